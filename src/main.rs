@@ -1,0 +1,2 @@
+//! clustersync
+fn main() {}
