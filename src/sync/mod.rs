@@ -1,0 +1,17 @@
+//! The engine: one sync from a source replica set to a target replica set.
+//!
+//! A caller builds a [`SyncConfig`], calls [`spawn`](lifecycle::spawn), steers it by a
+//! [`Desired`](config::Desired) and reads its [`Report`]. Everything the engine must remember is on the
+//! target (`state`); nothing is kept on disk.
+
+pub mod config;
+pub mod endpoint;
+pub mod error;
+pub mod lifecycle;
+pub mod report;
+pub mod scope;
+
+pub use config::{Desired, DesiredState, SyncConfig};
+pub use error::{Class, Error, Reason};
+pub use lifecycle::{Handle, spawn};
+pub use report::{Phase, Report};
