@@ -4,12 +4,26 @@
 //! [`Desired`](config::Desired) and reads its [`Report`]. Everything the engine must remember is on the
 //! target (`state`); nothing is kept on disk.
 
+pub mod apply;
+pub mod budget;
+pub mod catalog;
+pub mod clone;
+pub mod completion;
 pub mod config;
+pub mod context;
 pub mod endpoint;
 pub mod error;
 pub mod lifecycle;
+pub mod namespace;
+pub mod preflight;
+pub mod progress;
 pub mod report;
+pub mod retry;
+pub mod run;
 pub mod scope;
+pub mod state;
+pub mod stream;
+pub mod throttle;
 
 pub use config::{Desired, DesiredState, SyncConfig};
 pub use error::{Class, Error, Reason};

@@ -60,6 +60,18 @@ pub struct ClusterTime {
     pub increment: u32,
 }
 
+impl From<mongodb::bson::Timestamp> for ClusterTime {
+    fn from(time: mongodb::bson::Timestamp) -> Self {
+        Self { seconds: time.time, increment: time.increment }
+    }
+}
+
+impl From<ClusterTime> for mongodb::bson::Timestamp {
+    fn from(time: ClusterTime) -> Self {
+        Self { time: time.seconds, increment: time.increment }
+    }
+}
+
 impl std::fmt::Display for ClusterTime {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}.{}", self.seconds, self.increment)

@@ -1,5 +1,12 @@
-//! One end of a sync: how to reach it and what it can do.
+//! One end of a sync: how to reach it, what it is, and raw commands and cursors.
 
+pub mod client;
+pub mod cursor;
+pub mod failure;
+pub mod identity;
+pub mod oplog;
+pub mod raw;
 pub mod uri;
 
+pub use client::Endpoint;
 pub use uri::{Credentials, EndpointConfig, ReadPreference, UriError};

@@ -1,0 +1,242 @@
+//! From the change stream to the lanes: one task that sees every event in order, drops what is not for us, waits
+//! for what is still being cloned, and stops at DDL until the lanes of its collection are empty.
+
+use std::sync::Arc;
+
+use mongodb::bson::Timestamp;
+use tokio::sync::mpsc;
+
+use super::ddl::Ddl;
+use super::lane::Lane;
+use super::watermark::{Mark, Watermark};
+use super::{Bytes, Change, Write, key};
+use crate::sync::catalog::Collection;
+use crate::sync::context::Context;
+use crate::sync::endpoint::cursor::{Batch, Slice};
+use crate::sync::error::{Error, Reason, Result};
+use crate::sync::state::CollectionState;
+use crate::sync::stream::reader::EventBatch;
+use crate::sync::stream::{Event, Kind};
+
+/// Routes events.
+#[derive(Debug)]
+pub struct Router {
+    ctx: Context,
+    lanes: Vec<Lane>,
+    watermark: Arc<Watermark>,
+    ddl: Ddl,
+    /// Events at or before it are in the catalogue and in every clone.
+    catalogue_time: Timestamp,
+    /// The newest time of which every event was seen.
+    complete: Timestamp,
+    /// The time of the last event.
+    latest: Timestamp,
+    waiting: Vec<Vec<Change>>,
+}
+
+/// What becomes of an event of a document.
+enum Verdict {
+    Apply(Arc<Collection>),
+    Discard,
+}
+
+impl Router {
+    /// A router at the watermark's place.
+    pub fn new(
+        ctx: Context,
+        lanes: Vec<Lane>,
+        watermark: Arc<Watermark>,
+        ddl: Ddl,
+        catalogue_time: Timestamp,
+    ) -> Self {
+        let start = watermark.mark().time;
+        let waiting = lanes.iter().map(|_| Vec::new()).collect();
+        Self { ctx, lanes, watermark, ddl, catalogue_time, complete: start, latest: start, waiting }
+    }
+
+    /// Route until the reader is gone.
+    pub async fn run(mut self, mut batches: mpsc::Receiver<EventBatch>) -> Result<()> {
+        while let Some(EventBatch { batch, reservation }) = batches.recv().await {
+            let number = self.watermark.begin(Some(reservation));
+            self.route(number, &batch).await?;
+        }
+        Ok(())
+    }
+
+    async fn route(&mut self, number: u64, batch: &Arc<Batch>) -> Result<()> {
+        let mut events = 0;
+        let mut last_token = "";
+        for bytes in batch.documents() {
+            let event = Event::parse(bytes).ok_or_else(|| {
+                Error::new(Reason::UnsupportedEvent, "the source sent a change event that is not understood")
+            })?;
+            events += 1;
+            last_token = event.token;
+            if event.time > self.latest {
+                self.complete = self.latest;
+                self.latest = event.time;
+                self.ctx.progress.update_times(|times| times.seen = Some(event.time));
+            }
+            if event.time <= self.catalogue_time {
+                continue;
+            }
+            if event.kind.is_document() {
+                self.document(number, batch, &event).await?;
+            } else {
+                self.flush();
+                self.ddl.apply(&event).await?;
+            }
+        }
+        self.flush();
+        self.ctx.progress.events_read.add(events);
+        let Some(token) = batch.post_batch_token() else { return Ok(()) };
+        // A token that is not the last event's is a high-water mark: nothing at its time is still to come. The same
+        // holds for an empty batch after the last event: the events of one transaction share a time.
+        if events == 0 || token != last_token {
+            self.complete = self.complete.max(token_time(token).unwrap_or(self.complete)).max(self.latest);
+            self.latest = self.complete;
+        }
+        self.watermark.end(number, Mark { token: token.to_owned(), time: self.complete });
+        Ok(())
+    }
+
+    async fn document(&mut self, number: u64, batch: &Arc<Batch>, event: &Event<'_>) -> Result<()> {
+        let Verdict::Apply(collection) = self.judge(event).await? else { return Ok(()) };
+        let key = event.key.ok_or_else(|| {
+            Error::new(
+                Reason::UnsupportedEvent,
+                format!("a change event of {} has no documentKey", event.namespace()),
+            )
+        })?;
+        let hash = key::hash(collection.uuid, key);
+        let lane = usize::try_from(hash % self.lanes.len() as u64).unwrap_or(0);
+        if event.token <= self.lanes[lane].position.as_str() {
+            return Ok(());
+        }
+        let slice = |bytes: &[u8]| Bytes::Slice(Slice::new(batch, bytes));
+        let missing = |what: &str| {
+            Error::new(
+                Reason::UnsupportedEvent,
+                format!("a change event of {} has no {what}", event.namespace()),
+            )
+        };
+        let write = match event.kind {
+            Kind::Insert => Write::Insert(slice(event.full.ok_or_else(|| missing("fullDocument"))?)),
+            Kind::Replace => Write::Replace(slice(event.full.ok_or_else(|| missing("fullDocument"))?)),
+            Kind::Update => Write::Diff(slice(event.diff.ok_or_else(|| missing("rawUpdateDescription"))?)),
+            _ => Write::Delete,
+        };
+        let replay = collection.in_replay_window(event.time);
+        self.waiting[lane].push(Change {
+            collection,
+            key: slice(key),
+            hash,
+            write,
+            replay,
+            time: event.time,
+            token: slice(event.token.as_bytes()),
+            batch: number,
+        });
+        Ok(())
+    }
+
+    async fn judge(&mut self, event: &Event<'_>) -> Result<Verdict> {
+        let Some(uuid) = event.uuid else {
+            return if self.ctx.config.scope.contains(event.db, event.coll) {
+                Err(Error::new(
+                    Reason::UnsupportedEvent,
+                    format!("a change event of {} has no collectionUUID", event.namespace()),
+                ))
+            } else {
+                Ok(Verdict::Discard)
+            };
+        };
+        loop {
+            let Some(collection) = self.ctx.catalog.get(uuid) else {
+                return self.unknown(event);
+            };
+            if collection.is_gone() {
+                return Ok(Verdict::Discard);
+            }
+            let (state, read_time) = {
+                let record = collection.record();
+                (record.state, record.read_time)
+            };
+            let read = |time: Timestamp| read_time.is_some_and(|read| time <= read);
+            match state {
+                // Its clone will read from a time after this event.
+                CollectionState::Pending => return Ok(Verdict::Discard),
+                CollectionState::Cloned if read(event.time) => return Ok(Verdict::Discard),
+                CollectionState::Cloned => return Ok(Verdict::Apply(collection)),
+                CollectionState::Cloning if read(event.time) => return Ok(Verdict::Discard),
+                CollectionState::Creating | CollectionState::Cloning => {
+                    self.flush();
+                    let catalog = Arc::clone(&self.ctx.catalog);
+                    catalog
+                        .wait_until(|| {
+                            catalog
+                                .get(uuid)
+                                .is_none_or(|now| now.is_gone() || now.state() == CollectionState::Cloned)
+                        })
+                        .await;
+                }
+            }
+        }
+    }
+
+    /// An event of a collection that we do not know: out of scope, dropped by DDL that was applied before a restart,
+    /// or a gap.
+    fn unknown(&self, event: &Event<'_>) -> Result<Verdict> {
+        if !self.ctx.config.scope.contains(event.db, event.coll) || event.token <= self.ddl.position() {
+            return Ok(Verdict::Discard);
+        }
+        Err(Error::new(
+            Reason::StateMismatch,
+            format!("{} changed on the source, but its creation was never seen", event.namespace()),
+        ))
+    }
+
+    /// Hand what waits to the lanes.
+    fn flush(&mut self) {
+        for (lane, waiting) in self.lanes.iter().zip(&mut self.waiting) {
+            if waiting.is_empty() {
+                continue;
+            }
+            let changes = std::mem::take(waiting);
+            let mut run = 0;
+            for (at, change) in changes.iter().enumerate() {
+                run += 1;
+                let last = changes.get(at + 1).is_none_or(|next| {
+                    next.batch != change.batch || !Arc::ptr_eq(&next.collection, &change.collection)
+                });
+                if last {
+                    self.watermark.add(change.batch, run);
+                    change.collection.add_pending(run);
+                    run = 0;
+                }
+            }
+            // A lane that is gone has failed; its error ends this run.
+            let _ = lane.sender.send(changes);
+        }
+    }
+}
+
+/// The time in a resume token: a KeyString that begins with the type of a timestamp and its eight bytes.
+pub fn token_time(token: &str) -> Option<Timestamp> {
+    let hex = token.get(..18)?;
+    let seconds = u32::from_str_radix(hex.strip_prefix("82")?.get(..8)?, 16).ok()?;
+    let increment = u32::from_str_radix(hex.get(10..18)?, 16).ok()?;
+    Some(Timestamp { time: seconds, increment })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tokens_time_is_read() {
+        let time = token_time("826B0552C3000000022B0229296E04");
+        assert_eq!(time, Some(Timestamp { time: 0x6B05_52C3, increment: 2 }));
+        assert_eq!(token_time("8"), None);
+    }
+}

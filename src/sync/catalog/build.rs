@@ -1,0 +1,177 @@
+//! Index builds in the background, out of the durable catalogue: no lane and no checkpoint waits for them.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use mongodb::bson::{RawDocumentBuf, Uuid, doc};
+use tokio::sync::Notify;
+
+use super::create;
+use super::index;
+use super::live::Catalog;
+use crate::sync::error::{Class, Error, Result};
+use crate::sync::namespace::Namespace;
+use crate::sync::state::store::INDEXES;
+use crate::sync::state::{CollectionState, IndexRecord, Operation, Store};
+
+/// Builds what the durable catalogue says is waiting.
+#[derive(Debug)]
+pub struct Builder {
+    store: Store,
+    catalog: Arc<Catalog>,
+    wake: Notify,
+    rest: Notify,
+    activity: Mutex<Activity>,
+}
+
+#[derive(Debug, Default)]
+struct Activity {
+    busy: HashMap<Uuid, (Namespace, Vec<String>)>,
+    held: HashSet<Uuid>,
+}
+
+impl Builder {
+    /// For one run of a sync.
+    pub fn new(store: Store, catalog: Arc<Catalog>) -> Self {
+        Self { store, catalog, wake: Notify::new(), rest: Notify::new(), activity: Mutex::default() }
+    }
+
+    fn activity(&self) -> MutexGuard<'_, Activity> {
+        self.activity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// There may be something to build.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Build until cancelled.
+    pub async fn run(&self) -> Result<()> {
+        loop {
+            if self.pass().await? == 0 {
+                let _ = tokio::time::timeout(Duration::from_secs(10), self.wake.notified()).await;
+            }
+        }
+    }
+
+    /// Build everything that waits now; the number of indexes tried.
+    pub async fn pass(&self) -> Result<usize> {
+        let waiting: Vec<IndexRecord> =
+            self.store.find(INDEXES, doc! {"sync": self.store.sync(), "state": "Waiting"}).await?;
+        let mut by_collection: HashMap<Uuid, Vec<IndexRecord>> = HashMap::new();
+        for record in waiting {
+            by_collection.entry(record.collection).or_default().push(record);
+        }
+        let mut tried = 0;
+        for (uuid, records) in by_collection {
+            let Some(collection) = self.catalog.get(uuid) else { continue };
+            if collection.state() != CollectionState::Cloned {
+                continue;
+            }
+            let namespace = {
+                let mut activity = self.activity();
+                if activity.held.contains(&uuid) {
+                    continue;
+                }
+                let namespace = collection.target();
+                let names = records.iter().map(|record| record.name.clone()).collect();
+                activity.busy.insert(uuid, (namespace.clone(), names));
+                namespace
+            };
+            tried += records.len();
+            let outcome = self.build(&namespace, &records).await;
+            self.activity().busy.remove(&uuid);
+            self.rest.notify_waiters();
+            outcome?;
+        }
+        Ok(tried)
+    }
+
+    async fn build(&self, namespace: &Namespace, records: &[IndexRecord]) -> Result<()> {
+        let specs: Vec<RawDocumentBuf> =
+            records.iter().map(|record| index::relaxed(&record.spec.bytes)).collect();
+        tracing::info!(%namespace, indexes = records.len(), "building indexes");
+        match create::create_indexes(self.store.target(), namespace, &specs).await {
+            Ok(()) => {
+                for record in records {
+                    self.settle(namespace, record, None).await?;
+                }
+                Ok(())
+            }
+            Err(error) if error.class() == Class::Transient => Err(error),
+            Err(_) => self.build_each(namespace, records, &specs).await,
+        }
+    }
+
+    /// One bad index does not keep the others away, nor the data.
+    async fn build_each(
+        &self,
+        namespace: &Namespace,
+        records: &[IndexRecord],
+        specs: &[RawDocumentBuf],
+    ) -> Result<()> {
+        for (record, spec) in records.iter().zip(specs) {
+            match create::create_indexes(self.store.target(), namespace, std::slice::from_ref(spec)).await {
+                Ok(()) => self.settle(namespace, record, None).await?,
+                Err(error) if error.class() == Class::Transient => return Err(error),
+                Err(error) => {
+                    tracing::warn!(%namespace, index = record.name, %error, "an index cannot be built now; it is tried again at completion");
+                    self.settle(namespace, record, Some(&error)).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Record the outcome, unless the index was dropped or replaced meanwhile: then what was built goes again.
+    async fn settle(
+        &self,
+        namespace: &Namespace,
+        record: &IndexRecord,
+        failure: Option<&Error>,
+    ) -> Result<()> {
+        let state = if failure.is_some() { "Failed" } else { "Built" };
+        let update = doc! {
+            "q": {"_id": &record.id, "generation": &record.generation},
+            "u": {"$set": {"state": state, "error": failure.map(ToString::to_string)}},
+        };
+        let replies = self
+            .store
+            .write(vec![Operation::new(self.store.db(), &doc! {"update": INDEXES, "updates": [update]})?])
+            .await?;
+        let kept = replies.first().is_some_and(|reply| reply.get_i32("n").ok() == Some(1));
+        if !kept && failure.is_none() {
+            create::drop_index(self.store.target(), namespace, &record.name).await?;
+        }
+        Ok(())
+    }
+
+    /// Keep builds of a collection away while DDL changes it: one in progress is aborted.
+    pub async fn hold(self: &Arc<Self>, uuid: Uuid) -> Result<Hold> {
+        self.activity().held.insert(uuid);
+        let hold = Hold { builder: Arc::clone(self), uuid };
+        loop {
+            let rest = self.rest.notified();
+            let Some((namespace, names)) = self.activity().busy.get(&uuid).cloned() else { return Ok(hold) };
+            for name in names {
+                create::drop_index(self.store.target(), &namespace, &name).await?;
+            }
+            let _ = tokio::time::timeout(Duration::from_millis(100), rest).await;
+        }
+    }
+}
+
+/// While it lives, no index of the collection is built.
+#[derive(Debug)]
+pub struct Hold {
+    builder: Arc<Builder>,
+    uuid: Uuid,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.builder.activity().held.remove(&self.uuid);
+        self.builder.wake();
+    }
+}

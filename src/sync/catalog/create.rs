@@ -1,0 +1,185 @@
+//! Collections and indexes on the target. Every command names UUIDs where the server lets it, so that one that
+//! is repeated after a crash cannot hit another collection of the same name.
+
+use mongodb::bson::{Binary, Bson, Document, RawDocumentBuf, Uuid, doc, spec::BinarySubtype};
+
+use crate::sync::endpoint::{Endpoint, failure, raw};
+use crate::sync::error::{Error, Reason, Result};
+use crate::sync::namespace::Namespace;
+
+/// Options of `create` that are the server's own business: `temp` is refused (code 72), `idIndex` follows from
+/// the collation, `autoIndexId` is long gone.
+const NOT_OURS: &[&str] = &["uuid", "temp", "idIndex", "autoIndexId"];
+
+/// What stands under a name on the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// Nothing.
+    Nothing,
+    /// A view.
+    View,
+    /// A collection.
+    Collection(Uuid),
+}
+
+fn majority() -> Document {
+    doc! {"w": "majority"}
+}
+
+fn uuid_value(uuid: Uuid) -> Bson {
+    Bson::Binary(Binary { subtype: BinarySubtype::Uuid, bytes: uuid.bytes().to_vec() })
+}
+
+/// Look a name up.
+pub async fn existing(target: &Endpoint, namespace: &Namespace) -> Result<Existing> {
+    let found = target
+        .client()
+        .database(&namespace.db)
+        .run_command(doc! {"listCollections": 1, "filter": {"name": &namespace.coll}})
+        .await
+        .map_err(|error| target.failure(&error))?;
+    let first = found
+        .get_document("cursor")
+        .and_then(|cursor| cursor.get_array("firstBatch"))
+        .ok()
+        .and_then(|batch| batch.first()?.as_document().cloned());
+    let Some(entry) = first else { return Ok(Existing::Nothing) };
+    let uuid = entry.get_document("info").ok().and_then(|info| match info.get("uuid") {
+        Some(Bson::Binary(binary)) => Some(Uuid::from_bytes(binary.bytes.as_slice().try_into().ok()?)),
+        _ => None,
+    });
+    Ok(uuid.map_or(Existing::View, Existing::Collection))
+}
+
+/// Names in use in one of `dbs`.
+pub async fn names(target: &Endpoint, db: &str) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    let database = target.client().database(db);
+    let cursor = database.run_cursor_command(doc! {"listCollections": 1, "nameOnly": true}).batch().await;
+    let mut cursor = cursor.map_err(|error| target.failure(&error))?;
+    while let Some(batch) = futures::StreamExt::next(&mut cursor).await {
+        let batch = batch.map_err(|error| target.failure(&error))?;
+        for entry in batch.doc_slices().map_err(|error| target.failure(&error))?.into_iter().flatten() {
+            if let Some(name) = entry.as_document().and_then(|entry| entry.get_str("name").ok()) {
+                names.push(name.to_owned());
+            }
+        }
+    }
+    Ok(names)
+}
+
+/// Create a collection and say which UUID it got.
+pub async fn create(target: &Endpoint, namespace: &Namespace, options: &[u8]) -> Result<Uuid> {
+    let mut writer = raw::Writer::new(options.len());
+    writer.string("create", &namespace.coll);
+    for element in raw::elements(options) {
+        if let Ok(name) = std::str::from_utf8(element.name)
+            && !NOT_OURS.contains(&name)
+        {
+            writer.element(name, element.kind, element.value);
+        }
+    }
+    writer.open_document("writeConcern");
+    writer.string("w", "majority");
+    writer.close();
+    target
+        .raw_command(&namespace.db, writer.finish())
+        .await
+        .map_err(|error| error.context(format!("creating {namespace}")))?;
+    match existing(target, namespace).await? {
+        Existing::Collection(uuid) => Ok(uuid),
+        _ => Err(Error::new(
+            Reason::TargetDiverged,
+            format!("{namespace} vanished from the target after its creation"),
+        )),
+    }
+}
+
+/// Whether a collection holds no document.
+pub async fn is_empty(target: &Endpoint, namespace: &Namespace) -> Result<bool> {
+    let found = target
+        .command(&namespace.db, doc! {"find": &namespace.coll, "limit": 1, "projection": {"_id": 1}})
+        .await?;
+    let batch = found.get_document("cursor").and_then(|cursor| cursor.get_array("firstBatch"));
+    Ok(batch.map_or(true, Vec::is_empty))
+}
+
+/// Drop the collection with that UUID; gone already is fine.
+pub async fn drop(target: &Endpoint, namespace: &Namespace, uuid: Uuid) -> Result<()> {
+    let command =
+        doc! {"drop": &namespace.coll, "collectionUUID": uuid_value(uuid), "writeConcern": majority()};
+    match target.command(&namespace.db, command).await {
+        Err(error)
+            if !matches!(
+                error.code(),
+                Some(failure::NAMESPACE_NOT_FOUND | failure::COLLECTION_UUID_MISMATCH)
+            ) =>
+        {
+            Err(error.context(format!("dropping {namespace}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Drop a view that the user said may be dropped.
+pub async fn drop_view(target: &Endpoint, namespace: &Namespace) -> Result<()> {
+    match target.command(&namespace.db, doc! {"drop": &namespace.coll, "writeConcern": majority()}).await {
+        Err(error) if error.code() != Some(failure::NAMESPACE_NOT_FOUND) => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Rename the collection with that UUID, over the one with UUID `replaced` if there is one. A repetition is
+/// refused by the server, and then found to have happened.
+pub async fn rename(
+    target: &Endpoint,
+    uuid: Uuid,
+    from: &Namespace,
+    to: &Namespace,
+    replaced: Option<Uuid>,
+) -> Result<()> {
+    let command = doc! {
+        "renameCollection": from.to_string(),
+        "to": to.to_string(),
+        "collectionUUID": uuid_value(uuid),
+        "dropTarget": replaced.map_or(Bson::Boolean(false), uuid_value),
+        "writeConcern": majority(),
+    };
+    let Err(error) = target.command("admin", command).await else { return Ok(()) };
+    if existing(target, to).await? == Existing::Collection(uuid) {
+        return Ok(());
+    }
+    Err(error.context(format!("renaming {from} to {to}")))
+}
+
+/// Build indexes from complete specifications; blocks until they are built on a majority.
+pub async fn create_indexes(
+    target: &Endpoint,
+    namespace: &Namespace,
+    specs: &[RawDocumentBuf],
+) -> Result<()> {
+    let mut writer = raw::Writer::new(specs.iter().map(|spec| spec.as_bytes().len()).sum());
+    writer.string("createIndexes", &namespace.coll);
+    writer.open_array("indexes");
+    for (number, spec) in specs.iter().enumerate() {
+        writer.document(&number.to_string(), spec.as_bytes());
+    }
+    writer.close();
+    writer.open_document("writeConcern");
+    writer.string("w", "majority");
+    writer.close();
+    target.raw_command(&namespace.db, writer.finish()).await.map(|_| ())
+}
+
+/// Drop an index by name, or abort its build; gone already is fine.
+pub async fn drop_index(target: &Endpoint, namespace: &Namespace, name: &str) -> Result<()> {
+    let command = doc! {"dropIndexes": &namespace.coll, "index": name, "writeConcern": majority()};
+    match target.command(&namespace.db, command).await {
+        Err(error)
+            if !matches!(error.code(), Some(failure::NAMESPACE_NOT_FOUND | failure::INDEX_NOT_FOUND)) =>
+        {
+            Err(error.context(format!("dropping index {name} of {namespace}")))
+        }
+        _ => Ok(()),
+    }
+}

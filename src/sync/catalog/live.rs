@@ -1,0 +1,170 @@
+//! The catalogue of a running sync: the durable records, by UUID, with what only this process knows.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use mongodb::bson::{Timestamp, Uuid};
+use tokio::sync::Notify;
+
+use crate::sync::namespace::Namespace;
+use crate::sync::state::{CollectionRecord, CollectionState};
+
+/// One collection in scope.
+#[derive(Debug)]
+pub struct Collection {
+    /// The source's UUID.
+    pub uuid: Uuid,
+    record: RwLock<CollectionRecord>,
+    pending: AtomicUsize,
+    idle: Notify,
+    gone: AtomicBool,
+}
+
+impl Collection {
+    fn new(record: CollectionRecord) -> Self {
+        Self {
+            uuid: record.uuid,
+            record: RwLock::new(record),
+            pending: AtomicUsize::new(0),
+            idle: Notify::new(),
+            gone: AtomicBool::new(false),
+        }
+    }
+
+    /// Its durable record, as last written.
+    pub fn record(&self) -> RwLockReadGuard<'_, CollectionRecord> {
+        self.record.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Change the record after the durable one was changed.
+    pub fn set(&self, record: CollectionRecord) {
+        let mut guard: RwLockWriteGuard<'_, CollectionRecord> =
+            self.record.write().unwrap_or_else(PoisonError::into_inner);
+        *guard = record;
+    }
+
+    /// Name on the target.
+    pub fn target(&self) -> Namespace {
+        self.record().target_namespace()
+    }
+
+    /// How far it has come.
+    pub fn state(&self) -> CollectionState {
+        self.record().state
+    }
+
+    /// Whether an event at `time` may already be in what was cloned.
+    pub fn in_replay_window(&self, time: Timestamp) -> bool {
+        self.record().clone_end.is_some_and(|end| time <= end)
+    }
+
+    /// The clone found that the source has it no more; its drop is still to come in the stream.
+    pub fn mark_gone(&self) {
+        self.gone.store(true, Ordering::Release);
+    }
+
+    /// Whether [`mark_gone`](Self::mark_gone) was called.
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
+    }
+
+    /// Count events handed to lanes.
+    pub fn add_pending(&self, events: usize) {
+        self.pending.fetch_add(events, Ordering::AcqRel);
+    }
+
+    /// Count events that lanes have committed.
+    pub fn remove_pending(&self, events: usize) {
+        if self.pending.fetch_sub(events, Ordering::AcqRel) == events {
+            self.idle.notify_waiters();
+        }
+    }
+
+    /// The barrier: wait until lanes hold no event of this collection. Only the router adds events, and it waits
+    /// here, so none can join.
+    pub async fn drained(&self) {
+        loop {
+            let notified = self.idle.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            if self.pending.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            notified.await;
+        }
+    }
+}
+
+/// All collections in scope.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    collections: Mutex<HashMap<Uuid, Arc<Collection>>>,
+    changed: Notify,
+    /// Held while a collection begins its clone or a DDL event is applied: the two must not interleave.
+    pub ddl: tokio::sync::Mutex<()>,
+}
+
+impl Catalog {
+    /// From the durable records.
+    pub fn new(records: Vec<CollectionRecord>) -> Self {
+        let catalog = Self::default();
+        for record in records {
+            catalog.insert(record);
+        }
+        catalog
+    }
+
+    fn guard(&self) -> MutexGuard<'_, HashMap<Uuid, Arc<Collection>>> {
+        self.collections.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// By UUID.
+    pub fn get(&self, uuid: Uuid) -> Option<Arc<Collection>> {
+        self.guard().get(&uuid).cloned()
+    }
+
+    /// By its name on the target.
+    pub fn by_target(&self, namespace: &Namespace) -> Option<Arc<Collection>> {
+        self.guard().values().find(|collection| collection.target() == *namespace).cloned()
+    }
+
+    /// Add or replace.
+    pub fn insert(&self, record: CollectionRecord) -> Arc<Collection> {
+        let collection = Arc::new(Collection::new(record));
+        self.guard().insert(collection.uuid, Arc::clone(&collection));
+        self.changed.notify_waiters();
+        collection
+    }
+
+    /// Forget.
+    pub fn remove(&self, uuid: Uuid) {
+        self.guard().remove(&uuid);
+        self.changed.notify_waiters();
+    }
+
+    /// All, by source name.
+    pub fn all(&self) -> Vec<Arc<Collection>> {
+        let mut all: Vec<_> = self.guard().values().cloned().collect();
+        all.sort_by(|a, b| a.record().source.cmp(&b.record().source));
+        all
+    }
+
+    /// Wake who waits for a collection's state.
+    pub fn announce(&self) {
+        self.changed.notify_waiters();
+    }
+
+    /// Wait until `ready` holds; it is asked again at each change.
+    pub async fn wait_until(&self, ready: impl Fn() -> bool) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if ready() {
+                return;
+            }
+            changed.await;
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The clone: plan → read → write → mark done, collection by collection, resumable inside each partition.
+
+pub mod begin;
+pub mod partition;
+pub mod plan;
+pub mod write;
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use mongodb::bson::{Timestamp, doc};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::catalog::Collection;
+use super::context::Context;
+use super::error::{Error, Reason, Result};
+use super::state::store::COLLECTIONS;
+use super::state::{CollectionState, Stage};
+
+/// Collections in flight when the user does not say: small ones are bound by round trips.
+const AUTO_COLLECTIONS: usize = 6;
+
+/// Partitions in flight over all collections when the user does not say.
+const AUTO_READERS: usize = 4;
+
+/// Copy every collection that is not copied yet, then record that the clone has ended. False if it was cancelled
+/// before: batches in flight are finished then.
+pub async fn run(ctx: &Context, cancel: &CancellationToken) -> Result<bool> {
+    let asked = &ctx.config.initial_sync;
+    let collections =
+        if asked.parallel_collections == 0 { AUTO_COLLECTIONS } else { asked.parallel_collections };
+    let readers = if asked.readers_per_collection == 0 { AUTO_READERS } else { asked.readers_per_collection };
+    let in_flight =
+        if asked.parallel_collections == 0 { readers.max(AUTO_READERS) } else { collections * readers };
+    let permits = Arc::new(Semaphore::new(in_flight));
+    let open =
+        ctx.catalog.all().into_iter().filter(|collection| collection.state() != CollectionState::Cloned);
+    let mut clones = futures::stream::iter(open)
+        .map(|collection| clone_collection(ctx, collection, Arc::clone(&permits), cancel))
+        .buffer_unordered(collections);
+    let mut complete = true;
+    while let Some(outcome) = clones.next().await {
+        complete &= outcome?;
+    }
+    if complete {
+        finish(ctx).await?;
+    }
+    Ok(complete)
+}
+
+/// The clone of everything has ended: what is read from now on is ordinary streaming.
+async fn finish(ctx: &Context) -> Result<()> {
+    let end = ctx.catalog.all().iter().filter_map(|collection| collection.record().clone_end).max();
+    let end = match end {
+        Some(end) => end,
+        None => source_time(ctx).await?,
+    };
+    let set = doc! {"stage": stage_name(Stage::Streaming), "cloneEnd": end, "clonedAt": jiff::Timestamp::now().to_string()};
+    ctx.store.write(vec![ctx.store.update_sync(set)?]).await?;
+    tracing::info!("every collection is copied");
+    Ok(())
+}
+
+/// The name of a stage as the durable state has it.
+pub fn stage_name(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Planning => "Planning",
+        Stage::Cloning => "Cloning",
+        Stage::Streaming => "Streaming",
+        Stage::Completing => "Completing",
+        Stage::Restoring => "Restoring",
+        Stage::Completed => "Completed",
+    }
+}
+
+/// The source's newest time, at or after every event that was read.
+pub async fn source_time(ctx: &Context) -> Result<Timestamp> {
+    let reply = ctx.source.command_anywhere("admin", doc! {"ping": 1}).await?;
+    let now = reply
+        .get_timestamp("operationTime")
+        .map_err(|_| Error::new(Reason::NotAReplicaSet, "the source's replies carry no operationTime"))?;
+    Ok(ctx.progress.times().seen.map_or(now, |seen| now.max(seen)))
+}
+
+async fn clone_collection(
+    ctx: &Context,
+    collection: Arc<Collection>,
+    permits: Arc<Semaphore>,
+    cancel: &CancellationToken,
+) -> Result<bool> {
+    if cancel.is_cancelled() {
+        return Ok(false);
+    }
+    let Some(partitions) = begin::begin(ctx, &collection).await? else {
+        return gone(ctx, &collection, cancel).await;
+    };
+    let mut tasks = JoinSet::new();
+    for partition in partitions.into_iter().filter(|partition| !partition.done) {
+        let (ctx, collection, permits) = (ctx.clone(), Arc::clone(&collection), Arc::clone(&permits));
+        let cancel = cancel.clone();
+        tasks.spawn(async move {
+            let _permit = permits.acquire_owned().await;
+            partition::copy(&ctx, &collection, partition, &cancel).await
+        });
+    }
+    let (mut vanished, mut stopped) = (false, false);
+    while let Some(joined) = tasks.join_next().await {
+        match joined {
+            Ok(Ok(partition::Outcome::Copied)) => {}
+            Ok(Ok(partition::Outcome::Gone)) => vanished = true,
+            Ok(Ok(partition::Outcome::Stopped)) => stopped = true,
+            Ok(Err(error)) => return Err(error),
+            Err(panic) => {
+                return Err(Error::new(Reason::Internal, format!("a partition's copy ended: {panic}")));
+            }
+        }
+    }
+    match (stopped, vanished) {
+        (true, _) => Ok(false),
+        (false, true) => gone(ctx, &collection, cancel).await,
+        (false, false) => done(ctx, &collection).await.map(|()| true),
+    }
+}
+
+/// The collection is copied: its events may be applied from its read time on.
+async fn done(ctx: &Context, collection: &Arc<Collection>) -> Result<()> {
+    let end = source_time(ctx).await?;
+    {
+        let _ddl = ctx.catalog.ddl.lock().await;
+        let mut record = collection.record().clone();
+        record.state = CollectionState::Cloned;
+        record.clone_end = Some(end);
+        ctx.store.write(vec![ctx.store.put(COLLECTIONS, std::slice::from_ref(&record))?]).await?;
+        tracing::info!(namespace = record.target, "collection copied");
+        collection.set(record);
+    }
+    ctx.progress.collections_done.add(1);
+    ctx.catalog.announce();
+    ctx.builder.wake();
+    Ok(())
+}
+
+/// The collection is not on the source any more. Its drop is an event: wait until it was applied.
+async fn gone(ctx: &Context, collection: &Arc<Collection>, cancel: &CancellationToken) -> Result<bool> {
+    tracing::info!(
+        namespace = collection.record().source,
+        "the collection was dropped on the source during its clone"
+    );
+    collection.mark_gone();
+    ctx.catalog.announce();
+    tokio::select! {
+        () = ctx.catalog.wait_until(|| ctx.catalog.get(collection.uuid).is_none()) => {}
+        () = cancel.cancelled() => return Ok(false),
+    }
+    ctx.progress.collections_done.add(1);
+    Ok(true)
+}

@@ -1,0 +1,210 @@
+//! Copying one partition: a reader that fetches the next batch while the last is being written.
+
+use std::sync::Arc;
+
+use mongodb::bson::{Document, RawDocumentBuf, Uuid, doc};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::write;
+use crate::sync::budget::Reservation;
+use crate::sync::catalog::Collection;
+use crate::sync::context::Context;
+use crate::sync::endpoint::cursor::{Batch, Fetch};
+use crate::sync::endpoint::{failure, raw};
+use crate::sync::error::{Error, Reason, Result};
+use crate::sync::namespace::Namespace;
+use crate::sync::state::slot::{PartitionRecord, Slot};
+
+/// Bytes that a batch should have: large enough to pay for its transaction, small beside the memory bound.
+const BATCH_BYTES: i64 = 3 << 20;
+
+/// Documents in a batch at most.
+const BATCH_DOCUMENTS: i64 = 10_000;
+
+/// How a partition's copy ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// All of it is on the target.
+    Copied,
+    /// The collection is not on the source any more.
+    Gone,
+    /// Told to stop, after the batch that was being written.
+    Stopped,
+}
+
+/// A batch on its way, with its share of the byte budget.
+#[derive(Debug)]
+pub struct Chunk {
+    /// What the server sent.
+    pub batch: Batch,
+    /// Documents at the front that are on the target already.
+    pub skip: usize,
+    _reservation: Reservation,
+}
+
+/// Copy what is left of a partition.
+pub async fn copy(
+    ctx: &Context,
+    collection: &Arc<Collection>,
+    partition: PartitionRecord,
+    cancel: &CancellationToken,
+) -> Result<Outcome> {
+    let slot = Slot::open(&ctx.store, &partition.id, partition.seq).await?;
+    ctx.progress.documents.add(u64::try_from(partition.documents).unwrap_or(0));
+    ctx.progress.bytes.add(u64::try_from(partition.bytes).unwrap_or(0));
+    let (sender, receiver) = mpsc::channel(1);
+    let read = async {
+        tokio::select! {
+            outcome = read(ctx, collection, &partition, sender) => outcome,
+            () = cancel.cancelled() => Ok(Outcome::Stopped),
+        }
+    };
+    // The writer is never dropped in the middle: its transaction would stay open and hold the slot.
+    let (outcome, written) = tokio::join!(read, write::write(ctx, collection, slot, receiver));
+    written?;
+    let outcome = outcome?;
+    if outcome == Outcome::Copied {
+        ctx.progress.partitions_done.add(1);
+        ctx.progress.partitions_copied.add(1);
+    }
+    Ok(outcome)
+}
+
+/// What the reader tells the writer.
+#[derive(Debug)]
+pub enum Message {
+    /// More documents.
+    Chunk(Chunk),
+    /// That was all.
+    End,
+}
+
+async fn read(
+    ctx: &Context,
+    collection: &Collection,
+    partition: &PartitionRecord,
+    sender: mpsc::Sender<Message>,
+) -> Result<Outcome> {
+    let mut last = partition.last.as_ref().map(|last| last.bytes.clone());
+    let mut name = collection.record().source_namespace();
+    loop {
+        match read_from(ctx, collection, partition, &name, &mut last, &sender).await {
+            Ok(()) => {
+                let _ = sender.send(Message::End).await;
+                return Ok(Outcome::Copied);
+            }
+            Err(error)
+                if matches!(
+                    error.code(),
+                    Some(
+                        failure::QUERY_PLAN_KILLED
+                            | failure::NAMESPACE_NOT_FOUND
+                            | failure::COLLECTION_UUID_MISMATCH
+                            | failure::CURSOR_NOT_FOUND
+                    )
+                ) =>
+            {
+                // Dropped, renamed, or only a lost cursor: the UUID tells.
+                match locate(ctx, collection.uuid).await? {
+                    Some(found) => name = found,
+                    None => return Ok(Outcome::Gone),
+                }
+            }
+            Err(error) => return Err(error.context(format!("reading {name}"))),
+        }
+    }
+}
+
+async fn read_from(
+    ctx: &Context,
+    collection: &Collection,
+    partition: &PartitionRecord,
+    name: &Namespace,
+    last: &mut Option<Vec<u8>>,
+    sender: &mpsc::Sender<Message>,
+) -> Result<()> {
+    let (read_time, average) = {
+        let record = collection.record();
+        (record.read_time, record.bytes.checked_div(record.documents.max(1)).unwrap_or(0).max(64))
+    };
+    let limit = ctx.config.limits.bytes_per_second;
+    // A slow limit gets small batches, so that progress is smooth and a stop is quick.
+    let batch_bytes = if limit == 0 {
+        BATCH_BYTES
+    } else {
+        i64::try_from(limit / 4).unwrap_or(BATCH_BYTES).clamp(64 << 10, BATCH_BYTES)
+    };
+    let batch_size = (batch_bytes / average).clamp(1, BATCH_DOCUMENTS);
+    let mut command = doc! {
+        "find": &name.coll,
+        "collectionUUID": collection.uuid,
+        "hint": {"_id": 1},
+        "batchSize": batch_size,
+        "readConcern": {"level": "majority"},
+    };
+    if let Some(read_time) = read_time
+        && let Some(Ok(concern)) =
+            command.get_mut("readConcern").map(|concern| concern.as_document_mut().ok_or(()))
+    {
+        concern.insert("afterClusterTime", read_time);
+    }
+    let from = last.as_deref().or(partition.lower.as_ref().map(|lower| lower.bytes.as_slice()));
+    let mut raw_command = append_bound(&command, "min", from)?;
+    raw_command =
+        append_bytes(raw_command, "max", partition.upper.as_ref().map(|upper| upper.bytes.as_slice()));
+    let fetch = Fetch { await_time: None, batch_size: u32::try_from(batch_size).ok() };
+    let mut cursor = ctx.source.cursor(&name.db, raw_command, fetch).await?;
+    let mut resumed = last.clone();
+    while let Some(batch) = cursor.next().await? {
+        let Some(final_id) = batch.documents().last().and_then(raw::id_document) else { continue };
+        // `min` is inclusive: the document that we stopped at comes again.
+        let skip = match resumed.take() {
+            Some(seen) => usize::from(
+                batch
+                    .documents()
+                    .next()
+                    .and_then(raw::id_document)
+                    .is_some_and(|id| id.as_bytes() == seen.as_slice()),
+            ),
+            None => 0,
+        };
+        *last = Some(final_id.as_bytes().to_vec());
+        let bytes = batch.bytes().len() as u64;
+        ctx.throttle.take(bytes).await;
+        let reservation = ctx.clone_budget.reserve(bytes).await;
+        if sender.send(Message::Chunk(Chunk { batch, skip, _reservation: reservation })).await.is_err() {
+            return Err(Error::new(Reason::Interrupted, "the writer of a partition ended"));
+        }
+    }
+    Ok(())
+}
+
+fn append_bound(command: &Document, name: &str, bound: Option<&[u8]>) -> Result<RawDocumentBuf> {
+    let command = RawDocumentBuf::try_from(command)
+        .map_err(|error| Error::new(Reason::Internal, format!("a command cannot be encoded: {error}")))?;
+    Ok(append_bytes(command, name, bound))
+}
+
+fn append_bytes(command: RawDocumentBuf, name: &str, bound: Option<&[u8]>) -> RawDocumentBuf {
+    let Some(bound) = bound else { return command };
+    let mut writer = raw::Writer::new(command.as_bytes().len() + bound.len());
+    for element in raw::elements(command.as_bytes()) {
+        writer.element(&String::from_utf8_lossy(element.name), element.kind, element.value);
+    }
+    writer.document(name, bound);
+    writer.finish()
+}
+
+/// The present name of a collection, by its UUID.
+async fn locate(ctx: &Context, uuid: Uuid) -> Result<Option<Namespace>> {
+    let command = doc! {
+        "aggregate": 1,
+        "pipeline": [{"$listCatalog": {}}, {"$match": {"md.options.uuid": uuid}}, {"$project": {"db": 1, "name": 1}}],
+        "cursor": {},
+    };
+    let found = ctx.source.collect("admin", command).await?;
+    Ok(found.first().and_then(|entry| {
+        Some(Namespace::new(raw::get(entry, "db")?.as_str()?, raw::get(entry, "name")?.as_str()?))
+    }))
+}

@@ -1,0 +1,101 @@
+//! Partitions: slices of a collection by `_id`, so that several readers share it and a restart repeats little.
+
+use mongodb::bson::{RawDocumentBuf, doc};
+
+use crate::sync::context::Context;
+use crate::sync::endpoint::raw;
+use crate::sync::error::Result;
+use crate::sync::state::CollectionRecord;
+use crate::sync::state::record::binary;
+use crate::sync::state::slot::{PARTITION, PartitionRecord};
+
+/// A collection below this is one partition.
+const SMALL_BYTES: i64 = 16 << 20;
+
+/// What a partition should hold: some seconds of work.
+const PARTITION_BYTES: i64 = 64 << 20;
+
+/// Partitions that a collection is divided into at most.
+const MOST: i64 = 256;
+
+/// Samples for each bound: the more, the more equal the partitions.
+const OVERSAMPLE: i64 = 20;
+
+/// Divide a collection.
+pub async fn plan(ctx: &Context, record: &CollectionRecord) -> Result<Vec<PartitionRecord>> {
+    let partitions = how_many(record.bytes, record.documents);
+    if partitions <= 1 {
+        return Ok(whole(ctx, record));
+    }
+    let namespace = record.source_namespace();
+    let sample = doc! {
+        "aggregate": &namespace.coll,
+        "pipeline": [
+            {"$sample": {"size": partitions * OVERSAMPLE}},
+            {"$project": {"_id": 1}},
+            {"$sort": {"_id": 1}},
+        ],
+        "cursor": {"batchSize": 100_000},
+        "allowDiskUse": true,
+    };
+    let sample = ctx.source.collect(&namespace.db, sample).await?;
+    let step = sample.len() / usize::try_from(partitions).unwrap_or(1);
+    if step == 0 {
+        return Ok(whole(ctx, record));
+    }
+    let mut bounds: Vec<RawDocumentBuf> =
+        sample.iter().skip(step).step_by(step).filter_map(|document| raw::id_document(document)).collect();
+    bounds.dedup_by(|a, b| a.as_bytes() == b.as_bytes());
+    let mut planned = Vec::with_capacity(bounds.len() + 1);
+    let mut lower: Option<RawDocumentBuf> = None;
+    for upper in bounds.into_iter().map(Some).chain([None]) {
+        planned.push(partition(ctx, record, planned.len(), lower.as_ref(), upper.as_ref()));
+        lower = upper;
+    }
+    Ok(planned)
+}
+
+/// One partition for all of it.
+pub fn whole(ctx: &Context, record: &CollectionRecord) -> Vec<PartitionRecord> {
+    vec![partition(ctx, record, 0, None, None)]
+}
+
+fn how_many(bytes: i64, documents: i64) -> i64 {
+    if bytes <= SMALL_BYTES || documents < 1_000 { 1 } else { (bytes / PARTITION_BYTES).clamp(8, MOST) }
+}
+
+fn partition(
+    ctx: &Context,
+    record: &CollectionRecord,
+    number: usize,
+    lower: Option<&RawDocumentBuf>,
+    upper: Option<&RawDocumentBuf>,
+) -> PartitionRecord {
+    PartitionRecord {
+        id: format!("{}/part/{}/{number}", ctx.store.sync(), record.uuid),
+        sync: ctx.store.sync().to_owned(),
+        kind: PARTITION.to_owned(),
+        collection: record.uuid,
+        epoch: ctx.store.epoch(),
+        seq: 0,
+        lower: lower.map(|bound| binary(bound.as_bytes())),
+        upper: upper.map(|bound| binary(bound.as_bytes())),
+        last: None,
+        documents: 0,
+        bytes: 0,
+        done: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_collections_are_one_partition_and_large_ones_have_a_bound() {
+        assert_eq!(how_many(0, 0), 1);
+        assert_eq!(how_many(SMALL_BYTES + 1, 5), 1);
+        assert_eq!(how_many(SMALL_BYTES + 1, 1_000_000), 8);
+        assert_eq!(how_many(i64::MAX, i64::MAX), MOST);
+    }
+}

@@ -1,0 +1,171 @@
+//! Writing a partition's batches: each one transaction that also moves the partition's slot.
+
+use mongodb::bson::{Bson, Document, RawDocumentBuf, doc};
+use tokio::sync::mpsc;
+
+use super::partition::{Chunk, Message};
+use crate::sync::catalog::Collection;
+use crate::sync::context::Context;
+use crate::sync::endpoint::raw::{self, Writer};
+use crate::sync::error::{Error, Reason, Result};
+use crate::sync::namespace::Namespace;
+use crate::sync::state::record::binary;
+use crate::sync::state::slot::{Slot, any_reply};
+use crate::sync::state::transaction::{Durability, write_failure};
+use crate::sync::state::{Operation, Refusal};
+
+/// Bytes of documents in one command: a command is at most 16 MB and 16 KB, a document at most 16 MB.
+const COMMAND_BYTES: usize = 12 << 20;
+
+/// Write what the reader sends until it says that that was all; then mark the partition done.
+pub async fn write(
+    ctx: &Context,
+    collection: &Collection,
+    mut slot: Slot,
+    mut chunks: mpsc::Receiver<Message>,
+) -> Result<()> {
+    while let Some(message) = chunks.recv().await {
+        match message {
+            Message::Chunk(chunk) => write_chunk(ctx, collection, &mut slot, &chunk).await?,
+            Message::End => {
+                // A partition is done only when a majority has all of it.
+                let done = slot
+                    .commit(doc! {"done": true}, Document::new(), &[], Durability::Majority, &any_reply)
+                    .await;
+                return done.map_err(|refusal| engine_error(&collection.target(), refusal));
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn write_chunk(ctx: &Context, collection: &Collection, slot: &mut Slot, chunk: &Chunk) -> Result<()> {
+    let documents: Vec<&[u8]> = chunk.batch.documents().skip(chunk.skip).collect();
+    let Some(last) = documents.last().and_then(|document| raw::id_document(document)) else { return Ok(()) };
+    let bytes: usize = documents.iter().map(|document| document.len()).sum();
+    let (count, size) = (i64::try_from(documents.len()).unwrap_or(0), i64::try_from(bytes).unwrap_or(0));
+    let set = doc! {"last": Bson::Binary(binary(last.as_bytes()))};
+    let inc = doc! {"documents": count, "bytes": size};
+    let namespace = collection.target();
+    let inserts = inserts(&namespace, &documents);
+    match slot.commit(set.clone(), inc.clone(), &inserts, Durability::Primary, &any_reply).await {
+        Ok(()) => {}
+        Err(Refusal::Document { .. }) => {
+            // A document that was deleted and inserted again meanwhile is read twice; its events follow anyway.
+            let upserts = upserts(&namespace, &documents);
+            let outcome = slot.commit(set, inc, &upserts, Durability::Primary, &any_reply).await;
+            outcome.map_err(|refusal| engine_error(&namespace, refusal))?;
+        }
+        Err(Refusal::Engine(error)) => return Err(error),
+    }
+    let (count, size) = (documents.len() as u64, bytes as u64);
+    ctx.progress.documents.add(count);
+    ctx.progress.bytes.add(size);
+    ctx.progress.documents_copied.add(count);
+    ctx.progress.bytes_copied.add(size);
+    Ok(())
+}
+
+fn engine_error(namespace: &Namespace, refusal: Refusal) -> Error {
+    match refusal {
+        Refusal::Engine(error) => error,
+        Refusal::Document { error, .. } => {
+            write_failure(&namespace.to_string(), &error).as_reason(Reason::WriteRefused)
+        }
+    }
+}
+
+/// Plain inserts; documents that an insert would change go as literal upserts of their own.
+fn inserts(namespace: &Namespace, documents: &[&[u8]]) -> Vec<Operation> {
+    let mut operations = Vec::new();
+    let (literal, plain): (Vec<&[u8]>, Vec<&[u8]>) =
+        documents.iter().partition(|document| raw::needs_literal(document));
+    for some in by_size(&plain) {
+        let mut writer = Writer::new(some.iter().map(|document| document.len() + 8).sum());
+        writer.string("insert", &namespace.coll);
+        writer.boolean("bypassDocumentValidation", true);
+        writer.open_array("documents");
+        for (number, document) in some.iter().enumerate() {
+            writer.document(&number.to_string(), document);
+        }
+        operations.push(operation(namespace, writer));
+    }
+    operations.extend(upserts(namespace, &literal));
+    operations
+}
+
+fn upserts(namespace: &Namespace, documents: &[&[u8]]) -> Vec<Operation> {
+    by_size(documents)
+        .map(|some| {
+            let mut writer = Writer::new(some.iter().map(|document| document.len() + 128).sum());
+            writer.string("update", &namespace.coll);
+            writer.boolean("bypassDocumentValidation", true);
+            writer.open_array("updates");
+            for (number, document) in some.iter().enumerate() {
+                writer.open_document(&number.to_string());
+                upsert_statement(&mut writer, document);
+                writer.close();
+            }
+            operation(namespace, writer)
+        })
+        .collect()
+}
+
+/// The fields of an update statement that makes the stored document exactly `document`.
+pub fn upsert_statement(writer: &mut Writer, document: &[u8]) {
+    match raw::get(document, "_id") {
+        Some(id) => query(writer, id.kind, id.value),
+        None => writer.document("q", RawDocumentBuf::new().as_bytes()),
+    }
+    replacement(writer, document);
+    writer.boolean("upsert", true);
+}
+
+/// `q: {_id: …}`: a value that could be taken for an operator is compared by `$eq`.
+pub fn query(writer: &mut Writer, kind: u8, value: &[u8]) {
+    writer.open_document("q");
+    let operator = kind == raw::kind::DOCUMENT
+        && raw::elements(value).next().is_some_and(|first| first.name.first() == Some(&b'$'));
+    if operator {
+        writer.open_document("_id");
+        writer.element("$eq", kind, value);
+        writer.close();
+    } else {
+        writer.element("_id", kind, value);
+    }
+    writer.close();
+}
+
+/// `u: …` for a whole document; literal where a replacement would change or refuse it.
+pub fn replacement(writer: &mut Writer, document: &[u8]) {
+    if raw::needs_literal(document) {
+        writer.open_array("u");
+        writer.open_document("0");
+        writer.open_document("$replaceWith");
+        writer.document("$literal", document);
+        writer.close();
+        writer.close();
+        writer.close();
+    } else {
+        writer.document("u", document);
+    }
+}
+
+fn operation(namespace: &Namespace, writer: Writer) -> Operation {
+    Operation { db: namespace.db.clone(), command: writer.finish() }
+}
+
+/// Consecutive runs that fit into a command.
+fn by_size<'a, 'b>(documents: &'b [&'a [u8]]) -> impl Iterator<Item = &'b [&'a [u8]]> {
+    let mut rest = documents;
+    std::iter::from_fn(move || {
+        let (mut bytes, mut end) = (0, 0);
+        while end < rest.len() && (end == 0 || bytes + rest[end].len() <= COMMAND_BYTES) {
+            bytes += rest[end].len() + 16;
+            end += 1;
+        }
+        let (now, later) = rest.split_at(end);
+        rest = later;
+        (!now.is_empty()).then_some(now)
+    })
+}

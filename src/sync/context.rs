@@ -1,0 +1,43 @@
+//! What the parts of one run share.
+
+use std::sync::Arc;
+
+use super::budget::Budget;
+use super::catalog::Catalog;
+use super::catalog::build::Builder;
+use super::config::SyncConfig;
+use super::endpoint::Endpoint;
+use super::progress::Progress;
+use super::state::Store;
+use super::throttle::Throttle;
+
+/// Bytes that the clone's batches may hold. Apart from the stream's, since the stream waits for the clone.
+pub const CLONE_BYTES: u64 = 48 << 20;
+
+/// Bytes that the stream's batches may hold.
+pub const STREAM_BYTES: u64 = 48 << 20;
+
+/// One run of a sync, by its owner.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// What was asked for.
+    pub config: Arc<SyncConfig>,
+    /// Where data comes from.
+    pub source: Endpoint,
+    /// Where data goes.
+    pub target: Endpoint,
+    /// The durable state.
+    pub store: Store,
+    /// The collections in scope.
+    pub catalog: Arc<Catalog>,
+    /// Index builds.
+    pub builder: Arc<Builder>,
+    /// Live numbers.
+    pub progress: Arc<Progress>,
+    /// What the clone's queues may hold.
+    pub clone_budget: Budget,
+    /// What the stream's queues may hold.
+    pub stream_budget: Budget,
+    /// What the clone may read a second.
+    pub throttle: Arc<Throttle>,
+}

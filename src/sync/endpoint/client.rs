@@ -1,0 +1,115 @@
+//! A connected end: commands with the endpoint's name in every error.
+
+use std::fmt;
+
+use mongodb::Client;
+use mongodb::bson::{Document, RawDocumentBuf};
+use mongodb::options::{ReadPreference as DriverReadPreference, ReadPreferenceOptions, SelectionCriteria};
+
+use super::failure;
+use super::uri::{EndpointConfig, ReadPreference};
+use crate::sync::error::{Error, Reason, Result};
+
+/// Which end; decides the reason of a connection error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// Where data comes from.
+    Source,
+    /// Where data goes.
+    Target,
+}
+
+impl fmt::Display for Side {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Source => "source",
+            Self::Target => "target",
+        })
+    }
+}
+
+/// One end, connected on first use. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    client: Client,
+    side: Side,
+    hosts: String,
+    read: SelectionCriteria,
+}
+
+impl Endpoint {
+    /// Resolve names and set up the client; nothing is sent yet.
+    pub async fn connect(side: Side, config: &EndpointConfig) -> Result<Self> {
+        let unreachable = match side {
+            Side::Source => Reason::SourceUnreachable,
+            Side::Target => Reason::TargetUnreachable,
+        };
+        let options = config.client_options().await.map_err(|error| {
+            Error::new(unreachable, format!("the {side}'s address cannot be used: {error}"))
+        })?;
+        let client = Client::with_options(options)
+            .map_err(|error| failure::from_driver(side, &config.hosts(), &error))?;
+        Ok(Self { client, side, hosts: config.hosts(), read: criteria(config.read_preference()) })
+    }
+
+    /// Which end this is.
+    pub fn side(&self) -> Side {
+        self.side
+    }
+
+    /// Seed hosts, for messages.
+    pub fn hosts(&self) -> &str {
+        &self.hosts
+    }
+
+    /// The driver's client.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Where clone and change stream read, by the endpoint's read preference.
+    pub fn read_criteria(&self) -> SelectionCriteria {
+        self.read.clone()
+    }
+
+    /// A command on the primary.
+    pub async fn command(&self, db: &str, command: Document) -> Result<Document> {
+        let reply = self.client.database(db).run_command(command).await;
+        reply.map_err(|error| self.failure(&error))
+    }
+
+    /// A raw command on the primary.
+    pub async fn raw_command(&self, db: &str, command: RawDocumentBuf) -> Result<Document> {
+        let reply = self.client.database(db).run_raw_command(command).await;
+        reply.map_err(|error| self.failure(&error))
+    }
+
+    /// A command on the primary, or on a secondary where there is no primary.
+    pub async fn command_anywhere(&self, db: &str, command: Document) -> Result<Document> {
+        let database = self.client.database(db);
+        let reply =
+            database.run_command(command).selection_criteria(criteria(ReadPreference::PrimaryPreferred));
+        reply.await.map_err(|error| self.failure(&error))
+    }
+
+    /// The engine's error for one of the driver's.
+    pub fn failure(&self, error: &mongodb::error::Error) -> Error {
+        failure::from_driver(self.side, &self.hosts, error)
+    }
+
+    /// Close pooled connections.
+    pub async fn close(self) {
+        self.client.shutdown().immediate(true).await;
+    }
+}
+
+fn criteria(preference: ReadPreference) -> SelectionCriteria {
+    let options = Some(ReadPreferenceOptions::default());
+    SelectionCriteria::ReadPreference(match preference {
+        ReadPreference::Primary => DriverReadPreference::Primary,
+        ReadPreference::PrimaryPreferred => DriverReadPreference::PrimaryPreferred { options },
+        ReadPreference::Secondary => DriverReadPreference::Secondary { options },
+        ReadPreference::SecondaryPreferred => DriverReadPreference::SecondaryPreferred { options },
+        ReadPreference::Nearest => DriverReadPreference::Nearest { options },
+    })
+}

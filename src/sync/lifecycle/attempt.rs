@@ -1,0 +1,399 @@
+//! One attempt: connect, check, own, resume or plan, and do what the user wants until that changes or fails.
+
+use std::sync::Arc;
+
+use mongodb::bson::doc;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::monitor;
+use super::publish::Publisher;
+use crate::sync::budget::Budget;
+use crate::sync::catalog::Catalog;
+use crate::sync::catalog::build::Builder;
+use crate::sync::completion;
+use crate::sync::config::{Desired, DesiredState, SyncConfig};
+use crate::sync::context::{CLONE_BYTES, Context, STREAM_BYTES};
+use crate::sync::endpoint::client::Side;
+use crate::sync::endpoint::{Endpoint, oplog};
+use crate::sync::error::{Class, Error, Reason, Result};
+use crate::sync::preflight::{self, Found, plan};
+use crate::sync::progress::Progress;
+use crate::sync::report::{CompletionReport, Phase};
+use crate::sync::run;
+use crate::sync::state::record::FORMAT;
+use crate::sync::state::{CollectionState, Stage, Store, SyncRecord, owner};
+use crate::sync::throttle::Throttle;
+
+/// How an attempt ended without an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Told to stop.
+    Stopped,
+    /// The user wants something that begins with a new attempt.
+    Again,
+}
+
+/// Do what is wanted until that fails, or until told to stop.
+pub async fn attempt(
+    config: &Arc<SyncConfig>,
+    desired: &mut watch::Receiver<Desired>,
+    publisher: &Publisher,
+    progress: &Arc<Progress>,
+    stop: &CancellationToken,
+) -> Result<Outcome> {
+    let attempt = Attempt { config, publisher, progress, stop };
+    tokio::select! {
+        connected = attempt.connect() => {
+            let (source, target, found) = connected?;
+            let outcome = attempt.own(&source, &target, &found, desired).await;
+            source.close().await;
+            target.close().await;
+            outcome
+        }
+        () = stop.cancelled() => Ok(Outcome::Stopped),
+    }
+}
+
+struct Attempt<'a> {
+    config: &'a Arc<SyncConfig>,
+    publisher: &'a Publisher,
+    progress: &'a Arc<Progress>,
+    stop: &'a CancellationToken,
+}
+
+impl Attempt<'_> {
+    async fn connect(&self) -> Result<(Endpoint, Endpoint, Found)> {
+        let source = Endpoint::connect(Side::Source, &self.config.source).await?;
+        let target = Endpoint::connect(Side::Target, &self.config.target).await?;
+        let found = preflight::check(&source, &target).await?;
+        self.publisher.connected();
+        self.publisher.update(|report| {
+            found.source.set_name.clone_into(&mut report.source.replica_set);
+            report.source.version = found.source.version.to_string();
+            found.target.set_name.clone_into(&mut report.target.replica_set);
+            report.target.version = found.target.version.to_string();
+            report.warnings.clone_from(&found.warnings);
+        });
+        Ok((source, target, found))
+    }
+
+    /// Hold the sync while doing what is wanted; give it up at a clean end, so that the next owner need not wait.
+    async fn own(
+        &self,
+        source: &Endpoint,
+        target: &Endpoint,
+        found: &Found,
+        desired: &mut watch::Receiver<Desired>,
+    ) -> Result<Outcome> {
+        let store = Store::new(target.clone(), &self.config.metadata_database, &self.config.id);
+        store.prepare().await?;
+        let store = owner::acquire(store, &self.config.holder).await?;
+        self.publisher.update(|report| report.epoch = store.epoch());
+        tracing::info!(epoch = store.epoch(), "owner of the sync");
+        let outcome = tokio::select! {
+            outcome = self.work(source, &store, found, desired) => outcome,
+            lost = keep_renewing(&store) => Err(lost),
+        };
+        let keep = outcome.as_ref().is_err_and(|error| error.class() == Class::Transient);
+        if !keep && let Err(error) = owner::release(&store).await {
+            tracing::debug!(%error, "ownership was not released");
+        }
+        outcome
+    }
+
+    async fn work(
+        &self,
+        source: &Endpoint,
+        store: &Store,
+        found: &Found,
+        desired: &mut watch::Receiver<Desired>,
+    ) -> Result<Outcome> {
+        loop {
+            let wanted = desired.borrow_and_update().clone();
+            let record = self.resume_or_plan(source, store, found, &wanted).await?;
+            let ctx = self.context(source, store, &record).await?;
+            self.publisher.update(|report| fill(report, &record));
+            self.publisher.update(|report| report.replication.last_error = None);
+            let outcome = tokio::select! {
+                outcome = self.stage(&ctx, &record, desired) => outcome,
+                error = async { monitor::watch(&ctx).await.err() } => Err(error.unwrap_or_else(|| {
+                    Error::new(Reason::Internal, "the source is not watched any more")
+                })),
+            }?;
+            if outcome == Outcome::Stopped || self.stop.is_cancelled() {
+                return Ok(Outcome::Stopped);
+            }
+        }
+    }
+
+    async fn resume_or_plan(
+        &self,
+        source: &Endpoint,
+        store: &Store,
+        found: &Found,
+        wanted: &Desired,
+    ) -> Result<SyncRecord> {
+        let mut warnings = found.warnings.clone();
+        let record = match store.load().await? {
+            Some(record) if record.stage != Stage::Planning && record.handled_restart == wanted.restart => {
+                self.check_recorded(source, &record, found, &mut warnings).await?;
+                self.handle_retry(store, record, wanted).await?
+            }
+            Some(record) if record.stage != Stage::Planning => {
+                check_identity(&record, found)?;
+                tracing::warn!("a restart was asked for: forgetting this sync's state and cloning anew");
+                self.plan(source, store, found, wanted, &mut warnings).await?
+            }
+            _ => self.plan(source, store, found, wanted, &mut warnings).await?,
+        };
+        self.publisher.update(|report| report.warnings = warnings);
+        Ok(record)
+    }
+
+    async fn plan(
+        &self,
+        source: &Endpoint,
+        store: &Store,
+        found: &Found,
+        wanted: &Desired,
+        warnings: &mut Vec<String>,
+    ) -> Result<SyncRecord> {
+        self.publisher.enter(Phase::Preflight, "checking both ends");
+        let (record, more) = plan::plan(self.config, source, store, found, wanted).await?;
+        warnings.extend(more);
+        Ok(record)
+    }
+
+    /// What is recorded must be what is configured, and its history must still be there.
+    async fn check_recorded(
+        &self,
+        source: &Endpoint,
+        record: &SyncRecord,
+        found: &Found,
+        warnings: &mut Vec<String>,
+    ) -> Result<()> {
+        check_identity(record, found)?;
+        let scope = &self.config.scope;
+        if record.include != scope.include() || record.exclude != scope.exclude() {
+            return Err(Error::new(
+                Reason::ScopeChanged,
+                format!(
+                    "the scope is not the recorded one (include {:?}, exclude {:?})",
+                    record.include, record.exclude
+                ),
+            ));
+        }
+        if matches!(record.stage, Stage::Restoring | Stage::Completed) {
+            return Ok(());
+        }
+        let Some(witness) = record.witness else { return Ok(()) };
+        match oplog::check_witness(source, oplog::Witness { time: witness.time, term: witness.term }).await {
+            Err(error) if error.reason() == Reason::NotAuthorized => {
+                warnings
+                    .push("the source's user may not read 'local': its history cannot be checked".to_owned());
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    async fn handle_retry(
+        &self,
+        store: &Store,
+        mut record: SyncRecord,
+        wanted: &Desired,
+    ) -> Result<SyncRecord> {
+        if record.handled_retry == wanted.retry {
+            return Ok(record);
+        }
+        wanted.retry.clone_into(&mut record.handled_retry);
+        let mut set = doc! {"handledRetry": &wanted.retry};
+        if record.stage == Stage::Completed {
+            record.stage = Stage::Restoring;
+            set.insert("stage", "Restoring");
+        }
+        store.write(vec![store.update_sync(set)?]).await?;
+        Ok(record)
+    }
+
+    async fn context(&self, source: &Endpoint, store: &Store, record: &SyncRecord) -> Result<Context> {
+        let collections = store.collections().await?;
+        let progress = Arc::clone(self.progress);
+        progress.restart();
+        progress.collections_total.set(collections.len() as u64);
+        for collection in &collections {
+            progress.documents_total.add(u64::try_from(collection.documents).unwrap_or(0));
+            progress.bytes_total.add(u64::try_from(collection.bytes).unwrap_or(0));
+            if collection.state == CollectionState::Cloned {
+                progress.collections_done.add(1);
+            }
+        }
+        add_finished_partitions(store, &collections, &progress).await?;
+        let catalog = Arc::new(Catalog::new(collections));
+        tracing::debug!(stage = ?record.stage, "resuming");
+        Ok(Context {
+            config: Arc::clone(self.config),
+            source: source.clone(),
+            target: store.target().clone(),
+            store: store.clone(),
+            builder: Arc::new(Builder::new(store.clone(), Arc::clone(&catalog))),
+            catalog,
+            progress,
+            clone_budget: Budget::new(CLONE_BYTES),
+            stream_budget: Budget::new(STREAM_BYTES),
+            throttle: Arc::new(Throttle::new(self.config.limits.bytes_per_second)),
+        })
+    }
+
+    /// Do what the stage and the user's wish ask for, until one of them changes.
+    async fn stage(
+        &self,
+        ctx: &Context,
+        record: &SyncRecord,
+        desired: &mut watch::Receiver<Desired>,
+    ) -> Result<Outcome> {
+        let wanted = desired.borrow().clone();
+        match record.stage {
+            Stage::Completed => {
+                let missing = completion::unsuccessful_indexes(ctx).await?;
+                let message =
+                    if missing.is_empty() { "cut over" } else { "cut over; some indexes are missing" };
+                self.publisher.update(|report| {
+                    if let Some(completion) = &mut report.completion {
+                        completion.unsuccessful_indexes = missing;
+                    }
+                });
+                self.publisher.enter(Phase::Completed, message);
+                self.rest(desired, |wanted| {
+                    self.publisher.restart_wanted(wanted) || self.publisher.retry_wanted(wanted)
+                })
+                .await
+            }
+            Stage::Restoring => {
+                self.publisher.enter(Phase::Completing, "restoring what was deferred");
+                completion::restore(ctx).await?;
+                Ok(Outcome::Again)
+            }
+            _ if wanted.state == DesiredState::Paused => {
+                self.publisher.enter(Phase::Paused, "paused; the checkpoint stays");
+                self.rest(desired, |wanted| {
+                    wanted.state != DesiredState::Paused || self.publisher.restart_wanted(wanted)
+                })
+                .await
+            }
+            _ => match run::run(ctx, record, desired, self.publisher, self.stop).await? {
+                run::End::Stopped => Ok(Outcome::Again),
+                run::End::Drained => {
+                    let fence = ctx.progress.times().applied;
+                    let committed_at = completion::commit(ctx, fence).await?;
+                    self.publisher.update(|report| {
+                        if let Some(completion) = &mut report.completion {
+                            completion.committed_at = Some(committed_at);
+                        }
+                    });
+                    Ok(Outcome::Again)
+                }
+            },
+        }
+    }
+
+    async fn rest(
+        &self,
+        desired: &mut watch::Receiver<Desired>,
+        over: impl Fn(&Desired) -> bool,
+    ) -> Result<Outcome> {
+        loop {
+            if over(&desired.borrow_and_update()) {
+                return Ok(Outcome::Again);
+            }
+            tokio::select! {
+                () = self.stop.cancelled() => return Ok(Outcome::Stopped),
+                changed = desired.changed() => {
+                    if changed.is_err() {
+                        self.stop.cancelled().await;
+                        return Ok(Outcome::Stopped);
+                    }
+                }
+            }
+        }
+    }
+}
+
+async fn keep_renewing(store: &Store) -> Error {
+    loop {
+        tokio::time::sleep(owner::RENEW_INTERVAL).await;
+        match owner::renew(store).await {
+            Ok(()) => {}
+            Err(error) if error.reason() == Reason::OwnershipLost => return error,
+            // The data path has its own errors; fences keep us honest while we cannot renew.
+            Err(error) => tracing::debug!(%error, "ownership was not renewed"),
+        }
+    }
+}
+
+fn check_identity(record: &SyncRecord, found: &Found) -> Result<()> {
+    if record.format != FORMAT {
+        return Err(Error::new(
+            Reason::StateMismatch,
+            format!("the durable state has format {}, this version knows {FORMAT}", record.format),
+        ));
+    }
+    if record.source.set_id != found.source.set_id {
+        return Err(Error::new(
+            Reason::SourceReplaced,
+            format!(
+                "the source is replica set '{}' ({}), the recorded one was '{}' ({})",
+                found.source.set_name, found.source.set_id, record.source.set_name, record.source.set_id
+            ),
+        ));
+    }
+    if record.target.set_id != found.target.set_id {
+        return Err(Error::new(
+            Reason::TargetChanged,
+            format!(
+                "the target is replica set '{}' ({}), the recorded one was '{}' ({})",
+                found.target.set_name, found.target.set_id, record.target.set_name, record.target.set_id
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// The sums of partitions that earlier runs finished: no task will report them.
+async fn add_finished_partitions(
+    store: &Store,
+    collections: &[crate::sync::state::CollectionRecord],
+    progress: &Progress,
+) -> Result<()> {
+    use crate::sync::state::slot::{PARTITION, PartitionRecord};
+    use crate::sync::state::store::SLOTS;
+    let cloned = |partition: &PartitionRecord| {
+        collections.iter().any(|one| one.uuid == partition.collection && one.state == CollectionState::Cloned)
+    };
+    let partitions: Vec<PartitionRecord> =
+        store.find_latest(SLOTS, doc! {"sync": store.sync(), "kind": PARTITION, "done": true}).await?;
+    for partition in &partitions {
+        progress.documents.add(u64::try_from(partition.documents).unwrap_or(0));
+        progress.bytes.add(u64::try_from(partition.bytes).unwrap_or(0));
+        if cloned(partition) {
+            progress.partitions_total.add(1);
+            progress.partitions_done.add(1);
+        }
+    }
+    Ok(())
+}
+
+fn fill(report: &mut crate::sync::report::Report, record: &SyncRecord) {
+    report.handled_retry.clone_from(&record.handled_retry);
+    report.handled_restart.clone_from(&record.handled_restart);
+    report.initial_sync.started_at = record.started_at;
+    report.initial_sync.cloned_at = record.cloned_at;
+    report.initial_sync.completed_at = record.consistent_at;
+    report.completion = record.completion.as_ref().map(|completion| CompletionReport {
+        requested_at: completion.requested_at,
+        fence: completion.fence.map(Into::into),
+        committed_at: completion.committed_at,
+        unsuccessful_indexes: Vec::new(),
+    });
+}

@@ -1,0 +1,204 @@
+//! The life of one sync: ownership, attempts, what the user wants. The only place that changes its phase.
+
+pub mod attempt;
+pub mod monitor;
+pub mod publish;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::config::{Desired, SyncConfig};
+use super::endpoint::Endpoint;
+use super::endpoint::client::Side;
+use super::error::{Class, Reason, Result};
+use super::progress::Progress;
+use super::report::{LastError, Phase, Report};
+use super::retry::Backoff;
+use super::state::{Store, owner};
+use attempt::Outcome;
+use publish::Publisher;
+
+/// How long a clean stop may take: within the ten seconds that a process has after SIGTERM.
+const STOP: Duration = Duration::from_secs(8);
+
+/// A run that went well for this long starts its backoff anew.
+const HEALTHY: Duration = Duration::from_secs(30);
+
+/// A running sync.
+#[derive(Debug)]
+pub struct Handle {
+    /// Its published state; changes wake a watcher.
+    pub report: watch::Receiver<Report>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    abort: tokio::task::AbortHandle,
+}
+
+impl Handle {
+    /// Stop cleanly: finish the batches in flight, write a checkpoint, give up ownership. Bounded in time
+    /// (8 s); afterwards nothing of this sync runs here.
+    pub async fn stop(self) {
+        self.stop.cancel();
+        if tokio::time::timeout(STOP, self.tasks.wait()).await.is_err() {
+            self.abort.abort();
+            self.tasks.wait().await;
+        }
+    }
+
+    /// Whether everything of this sync has ended (it was stopped, or it panicked).
+    pub fn is_finished(&self) -> bool {
+        self.tasks.is_closed() && self.tasks.is_empty()
+    }
+}
+
+/// Run a sync until its handle is stopped. Never fails: every failure is in the report.
+pub fn spawn(mut config: SyncConfig, desired: watch::Receiver<Desired>) -> Handle {
+    config.scope = config.scope.with_reserved(&config.metadata_database);
+    let progress = Arc::new(Progress::default());
+    let (publisher, report) = Publisher::new(&config, Arc::clone(&progress));
+    let stop = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let life = Life { config: Arc::new(config), desired, publisher, progress, stop: stop.clone() };
+    let abort = tasks.spawn(life.run()).abort_handle();
+    tasks.close();
+    Handle { report, stop, tasks, abort }
+}
+
+/// Remove a stopped sync's durable state and claims from the target; user data is not touched. Fails with
+/// `OwnedElsewhere` while a fresh owner holds it.
+pub async fn delete_state(config: &SyncConfig) -> Result<()> {
+    let target = Endpoint::connect(Side::Target, &config.target).await?;
+    let store = Store::new(target, &config.metadata_database, &config.id);
+    store.prepare().await?;
+    let store = owner::acquire(store, &config.holder).await?;
+    store.clear().await?;
+    owner::remove(&store).await
+}
+
+struct Life {
+    config: Arc<SyncConfig>,
+    desired: watch::Receiver<Desired>,
+    publisher: Publisher,
+    progress: Arc<Progress>,
+    stop: CancellationToken,
+}
+
+impl Life {
+    async fn run(mut self) {
+        let ticker = self.publisher.clone();
+        let stopping = self.stop.clone();
+        let ticking = async move {
+            tokio::select! {
+                () = ticker.tick() => {}
+                () = stopping.cancelled() => {}
+            }
+        };
+        let living = self.live();
+        tokio::join!(ticking, living);
+    }
+
+    async fn live(&mut self) {
+        let seed = self.config.id.bytes().fold(17, |seed: u64, byte| seed.wrapping_mul(31) + u64::from(byte));
+        let mut backoff = Backoff::new(seed);
+        while !self.stop.is_cancelled() {
+            let began = tokio::time::Instant::now();
+            let outcome = attempt::attempt(
+                &self.config,
+                &mut self.desired,
+                &self.publisher,
+                &self.progress,
+                &self.stop,
+            )
+            .await;
+            if began.elapsed() > HEALTHY {
+                backoff.reset();
+            }
+            match outcome {
+                Ok(Outcome::Stopped) => return,
+                Ok(Outcome::Again) => backoff.reset(),
+                Err(error) if error.class() == Class::Transient => {
+                    let wait = backoff.next_delay();
+                    self.report_failure(&error, backoff.attempts());
+                    if matches!(error.reason(), Reason::OwnedElsewhere | Reason::OwnershipLost) {
+                        tracing::info!(%error, "waiting for ownership");
+                    } else {
+                        tracing::warn!(reason = %error.reason(), code = error.code(), attempt = backoff.attempts(), %error, "trying again");
+                    }
+                    let wait = if error.reason() == Reason::OwnedElsewhere {
+                        wait.min(Duration::from_secs(1))
+                    } else {
+                        wait
+                    };
+                    tokio::select! {
+                        () = tokio::time::sleep(wait) => {}
+                        () = self.stop.cancelled() => return,
+                    }
+                }
+                Err(error) => {
+                    self.report_failure(&error, backoff.attempts() + 1);
+                    tracing::error!(reason = %error.reason(), code = error.code(), "{}", error.explain());
+                    self.publisher.stall(&error);
+                    if !self.wait_for_request().await {
+                        return;
+                    }
+                    backoff.reset();
+                }
+            }
+        }
+    }
+
+    fn report_failure(&self, error: &super::error::Error, attempts: u32) {
+        self.publisher.update(|report| {
+            report.replication.last_error = Some(LastError {
+                at: jiff::Timestamp::now(),
+                reason: error.reason().as_str().to_owned(),
+                message: error.explain(),
+                attempts,
+            });
+            let connection = |side: &mut super::report::SideReport, connected: bool| {
+                if side.connected != Some(connected) {
+                    side.connected = Some(connected);
+                    side.connected_since = jiff::Timestamp::now();
+                }
+            };
+            match error.reason() {
+                Reason::SourceUnreachable => connection(&mut report.source, false),
+                Reason::TargetUnreachable => connection(&mut report.target, false),
+                _ => {}
+            }
+            if matches!(report.phase, Phase::Pending | Phase::Preflight) && error.class() == Class::Transient
+            {
+                report.phase = Phase::Pending;
+                report.reason = Some(error.reason());
+                report.message = error.explain();
+            }
+        });
+    }
+
+    /// Stalled: wait until the user changes a request token. False when told to stop.
+    async fn wait_for_request(&mut self) -> bool {
+        let (retry, restart) = {
+            let desired = self.desired.borrow_and_update();
+            (desired.retry.clone(), desired.restart.clone())
+        };
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return false,
+                changed = self.desired.changed() => {
+                    if changed.is_err() {
+                        self.stop.cancelled().await;
+                        return false;
+                    }
+                    let desired = self.desired.borrow_and_update();
+                    if desired.retry != retry || desired.restart != restart {
+                        return true;
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! The beginning of a new sync: a token, the catalogue at that time, what stands in the way, and all of it
+//! recorded before anything is written to a user's collection.
+
+use mongodb::bson::doc;
+
+use super::Found;
+use crate::sync::catalog::{create, read};
+use crate::sync::config::{Desired, OnExistingData, SyncConfig};
+use crate::sync::endpoint::{Endpoint, oplog};
+use crate::sync::error::{Error, Reason, Result};
+use crate::sync::namespace::Namespace;
+use crate::sync::state::record::{Checkpoint, FORMAT, Side, WitnessRecord, binary};
+use crate::sync::state::slot::LaneRecord;
+use crate::sync::state::store::{COLLECTIONS, INDEXES, SLOTS, SYNCS};
+use crate::sync::state::{
+    CollectionRecord, CollectionState, IndexRecord, Operation, Stage, Store, SyncRecord, claims,
+};
+use crate::sync::stream::reader;
+
+/// Lanes when the user does not say.
+const AUTO_LANES: usize = 4;
+
+/// Names in a message at most.
+const NAMED: usize = 8;
+
+/// Make and record the plan of a new sync.
+pub async fn plan(
+    config: &SyncConfig,
+    source: &Endpoint,
+    store: &Store,
+    found: &Found,
+    desired: &Desired,
+) -> Result<(SyncRecord, Vec<String>)> {
+    store.clear().await?;
+    super::check_loop(source, &config.metadata_database, &found.target).await?;
+    let (token, time) = reader::start(source, &config.scope).await?;
+    let catalogue = read::read(source, &config.scope, time).await?;
+    if !catalogue.unsupported.is_empty() {
+        let names = catalogue.unsupported.iter().map(|one| format!("{} ({})", one.namespace, one.what));
+        return Err(Error::new(Reason::Unsupported, format!("not supported: {}", listed(names))));
+    }
+    let namespaces: Vec<Namespace> =
+        catalogue.collections.iter().map(|collection| collection.namespace.clone()).collect();
+    claims::check(store, &namespaces).await?;
+    if config.initial_sync.on_existing_data == OnExistingData::Fail {
+        check_empty(store.target(), &namespaces).await?;
+    }
+    let mut warnings = Vec::new();
+    if namespaces.is_empty() {
+        warnings.push(
+            "the scope matches no collection of the source now; collections created later that match are copied"
+                .to_owned(),
+        );
+    }
+    let lanes = if config.replication.lanes == 0 { AUTO_LANES } else { config.replication.lanes };
+    let lanes = i32::try_from(lanes).unwrap_or(i32::MAX);
+    let witness = match oplog::witness_at(source, time).await {
+        Ok(witness) => witness,
+        Err(error) if error.reason() == Reason::NotAuthorized => {
+            warnings.push(
+                "the source's user may not read 'local': a rewound source and the oplog window cannot be checked"
+                    .to_owned(),
+            );
+            None
+        }
+        Err(error) => return Err(error),
+    };
+    let record = SyncRecord {
+        id: store.sync().to_owned(),
+        format: FORMAT,
+        epoch: store.epoch(),
+        writes: 0,
+        resource_uid: config.resource_uid.clone(),
+        source: Side { set_name: found.source.set_name.clone(), set_id: found.source.set_id.clone() },
+        target: Side { set_name: found.target.set_name.clone(), set_id: found.target.set_id.clone() },
+        include: config.scope.include().to_vec(),
+        exclude: config.scope.exclude().to_vec(),
+        stage: Stage::Planning,
+        lanes,
+        catalogue_time: Some(time),
+        checkpoint: Some(Checkpoint { token: token.clone(), time }),
+        witness: witness.map(|witness| WitnessRecord { time: witness.time, term: witness.term }),
+        ddl_position: String::new(),
+        intent: None,
+        clone_end: None,
+        started_at: Some(jiff::Timestamp::now()),
+        cloned_at: None,
+        consistent_at: None,
+        completion: None,
+        handled_retry: desired.retry.clone(),
+        handled_restart: desired.restart.clone(),
+    };
+    record_all(source, store, &record, &catalogue, &namespaces, &token).await?;
+    tracing::info!(collections = namespaces.len(), time = %time, "the catalogue is recorded");
+    Ok((SyncRecord { stage: Stage::Cloning, ..record }, warnings))
+}
+
+async fn record_all(
+    source: &Endpoint,
+    store: &Store,
+    record: &SyncRecord,
+    catalogue: &read::SourceCatalog,
+    namespaces: &[Namespace],
+    token: &str,
+) -> Result<()> {
+    // The sync's own document first: every fenced write needs it.
+    let create = Operation::new(store.db(), &insert(record)?)?;
+    let reply = store.target().raw_command(&create.db, create.command).await?;
+    if let Some(error) = crate::sync::state::transaction::write_error(&reply) {
+        return Err(crate::sync::state::transaction::write_failure("the durable state", &error));
+    }
+    let mut collections = Vec::with_capacity(catalogue.collections.len());
+    let mut indexes = Vec::new();
+    for found in &catalogue.collections {
+        let (documents, bytes) = read::estimate(source, &found.namespace).await;
+        collections.push(CollectionRecord {
+            id: CollectionRecord::key(store.sync(), found.uuid),
+            sync: store.sync().to_owned(),
+            uuid: found.uuid,
+            source: found.namespace.to_string(),
+            target: found.namespace.to_string(),
+            target_uuid: None,
+            options: binary(found.options.as_bytes()),
+            state: CollectionState::Pending,
+            read_time: None,
+            clone_end: None,
+            documents,
+            bytes,
+        });
+        for spec in &found.indexes {
+            let name = spec.get_str("name").unwrap_or_default();
+            indexes.push(IndexRecord::new(store.sync(), found.uuid, name, spec.as_bytes(), ""));
+        }
+    }
+    for some in collections.chunks(500) {
+        store.write(vec![store.put(COLLECTIONS, some)?]).await?;
+    }
+    for some in indexes.chunks(500) {
+        store.write(vec![store.put(INDEXES, some)?]).await?;
+    }
+    for some in namespaces.chunks(500) {
+        if let Err(error) = store.write(vec![claims::claim(store, some)?]).await {
+            return Err(claims::explain(store, some, error).await);
+        }
+    }
+    let lanes: Vec<LaneRecord> =
+        (0..record.lanes).map(|number| LaneRecord::new(store.sync(), store.epoch(), number, token)).collect();
+    store
+        .write(vec![store.put(SLOTS, &lanes)?, store.update_sync(doc! {"stage": "Cloning"})?])
+        .await
+        .map(|_| ())
+}
+
+fn insert(record: &SyncRecord) -> Result<mongodb::bson::Document> {
+    let document = mongodb::bson::serialize_to_document(record).map_err(|error| {
+        Error::new(Reason::Internal, format!("the sync's state cannot be encoded: {error}"))
+    })?;
+    Ok(doc! {"insert": SYNCS, "documents": [document], "writeConcern": {"w": "majority"}})
+}
+
+/// Data that is there already is never overwritten unless the user said so.
+async fn check_empty(target: &Endpoint, namespaces: &[Namespace]) -> Result<()> {
+    let mut taken = Vec::new();
+    let mut dbs: Vec<&str> = namespaces.iter().map(|namespace| namespace.db.as_str()).collect();
+    dbs.dedup();
+    for db in dbs {
+        let names = create::names(target, db).await?;
+        taken.extend(
+            namespaces
+                .iter()
+                .filter(|namespace| namespace.db == db && names.contains(&namespace.coll))
+                .map(ToString::to_string),
+        );
+    }
+    if taken.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(
+        Reason::TargetNotEmpty,
+        format!("on the target exist already: {}", listed(taken.into_iter())),
+    ))
+}
+
+fn listed(names: impl ExactSizeIterator<Item = String>) -> String {
+    let count = names.len();
+    let mut text = names.take(NAMED).collect::<Vec<_>>().join(", ");
+    if count > NAMED {
+        text.push_str(&format!(" and {} more", count - NAMED));
+    }
+    text
+}

@@ -1,0 +1,292 @@
+//! One run of the data path, from durable state until it is told to stop or has drained to a fence: clone, reader,
+//! router, lanes, index builds and checkpoints side by side.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mongodb::bson::{Document, Timestamp, doc};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::apply::checkpoint::Checkpointer;
+use super::apply::ddl::Ddl;
+use super::apply::lane::{self, Lane};
+use super::apply::router::Router;
+use super::apply::watermark::{Mark, Watermark};
+use super::clone;
+use super::completion;
+use super::config::{Desired, DesiredState};
+use super::context::Context;
+use super::error::{Error, Reason, Result};
+use super::lifecycle::publish::Publisher;
+use super::report::{CompletionReport, Phase};
+use super::state::slot::{LANE, LaneRecord};
+use super::state::store::SLOTS;
+use super::state::{CollectionState, Stage, SyncRecord};
+use super::stream::reader;
+
+/// How long queues may take to drain at a stop; what is left is read again from the checkpoint.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// How often phases and the fence are looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Why a run ended without an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// It was told to stop, or the user wants another state.
+    Stopped,
+    /// Everything up to the fence is applied and recorded.
+    Drained,
+}
+
+/// Run until `stop`, until the user wants something else, or until drained.
+pub async fn run(
+    ctx: &Context,
+    record: &SyncRecord,
+    desired: &mut watch::Receiver<Desired>,
+    publisher: &Publisher,
+    stop: &CancellationToken,
+) -> Result<End> {
+    let checkpoint = record
+        .checkpoint
+        .as_ref()
+        .ok_or_else(|| Error::new(Reason::StateMismatch, "the durable state has no checkpoint"))?;
+    let start = Mark { token: checkpoint.token.clone(), time: checkpoint.time };
+    let watermark = Arc::new(Watermark::new(start.clone()));
+    ctx.progress.update_times(|times| {
+        times.applied = Some(start.time);
+        times.checkpoint = Some(start.time);
+        times.seen = Some(times.seen.map_or(start.time, |seen| seen.max(start.time)));
+    });
+    let (lanes, workers) = open_lanes(ctx, &watermark).await?;
+    let mut checkpointer = Checkpointer::new(ctx.clone(), Arc::clone(&watermark), &lanes);
+    publisher.update(|report| report.replication.lanes = u32::try_from(lanes.len()).unwrap_or(0));
+
+    let cancel = stop.child_token();
+    let mut tasks: JoinSet<Result<()>> = JoinSet::new();
+    for worker in workers {
+        tasks.spawn(worker.run());
+    }
+    spawn_stream(ctx, record, &mut tasks, lanes, &watermark, start.token, &cancel);
+    let (cloned_sender, mut cloned) = watch::channel(record.stage != Stage::Cloning);
+    if record.stage == Stage::Cloning {
+        let (ctx, cancel) = (ctx.clone(), cancel.clone());
+        tasks.spawn(async move {
+            if clone::run(&ctx, &cancel).await? {
+                let _ = cloned_sender.send(true);
+            }
+            Ok(())
+        });
+    }
+    spawn_builder(ctx, &mut tasks, &cancel);
+
+    let mut steer = Steer::new(ctx, record, *cloned.borrow_and_update());
+    let mut ticks = tokio::time::interval(LOOK);
+    let mut checkpoints = tokio::time::interval(ctx.config.replication.checkpoint_interval);
+    let end = loop {
+        tokio::select! {
+            joined = tasks.join_next() => match joined {
+                Some(Ok(Ok(()))) => {}
+                Some(Ok(Err(error))) => return Err(error),
+                Some(Err(panic)) => return Err(Error::new(Reason::Internal, format!("a task ended: {panic}"))),
+                None => return Err(Error::new(Reason::Internal, "every task ended")),
+            },
+            () = stop.cancelled() => break End::Stopped,
+            _ = checkpoints.tick() => {
+                checkpointer.write(Document::new()).await?;
+            }
+            _ = ticks.tick() => {
+                let applied = watermark.mark().time;
+                ctx.progress.update_times(|times| times.applied = Some(applied));
+                let wanted = desired.borrow().clone();
+                let done = *cloned.borrow_and_update();
+                if let Some(end) = steer.look(&wanted, done, applied, publisher, &mut checkpointer).await? {
+                    break end;
+                }
+            }
+        }
+    };
+    cancel.cancel();
+    drain(&mut tasks).await?;
+    // A clone has no checkpoint of its own: its slots are durable batch by batch.
+    checkpointer.write(doc! {"stoppedAt": jiff::Timestamp::now().to_string()}).await?;
+    Ok(end)
+}
+
+fn spawn_stream(
+    ctx: &Context,
+    record: &SyncRecord,
+    tasks: &mut JoinSet<Result<()>>,
+    lanes: Vec<Lane>,
+    watermark: &Arc<Watermark>,
+    token: String,
+    cancel: &CancellationToken,
+) {
+    let (sender, receiver) = mpsc::channel(4);
+    {
+        let (ctx, cancel) = (ctx.clone(), cancel.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                outcome = reader::read(&ctx, token, sender) => outcome,
+                () = cancel.cancelled() => Ok(()),
+            }
+        });
+    }
+    let begun = record.intent.as_ref().map(|intent| intent.token.clone());
+    let ddl = Ddl::new(ctx.clone(), record.ddl_position.clone(), begun);
+    let catalogue_time = record.catalogue_time.unwrap_or(Timestamp { time: 0, increment: 0 });
+    let router = Router::new(ctx.clone(), lanes, Arc::clone(watermark), ddl, catalogue_time);
+    let cancel = cancel.clone();
+    tasks.spawn(async move {
+        tokio::select! {
+            outcome = router.run(receiver) => outcome,
+            () = cancel.cancelled() => Ok(()),
+        }
+    });
+}
+
+fn spawn_builder(ctx: &Context, tasks: &mut JoinSet<Result<()>>, cancel: &CancellationToken) {
+    let (builder, cancel) = (Arc::clone(&ctx.builder), cancel.clone());
+    tasks.spawn(async move {
+        tokio::select! {
+            outcome = builder.run() => outcome,
+            () = cancel.cancelled() => Ok(()),
+        }
+    });
+}
+
+async fn open_lanes(ctx: &Context, watermark: &Arc<Watermark>) -> Result<(Vec<Lane>, Vec<lane::Worker>)> {
+    let filter = doc! {"sync": ctx.store.sync(), "kind": LANE};
+    let mut records: Vec<LaneRecord> = ctx.store.find_latest(SLOTS, filter).await?;
+    records.sort_by_key(|record| record.number);
+    if records.is_empty() {
+        return Err(Error::new(Reason::StateMismatch, "the durable state has no lanes"));
+    }
+    let (mut lanes, mut workers) = (Vec::new(), Vec::new());
+    for record in &records {
+        let (lane, worker) = lane::open(ctx, record, Arc::clone(watermark)).await?;
+        lanes.push(lane);
+        workers.push(worker);
+    }
+    Ok((lanes, workers))
+}
+
+/// Let tasks end by themselves for a while; errors still count, since they may say that something was not applied.
+async fn drain(tasks: &mut JoinSet<Result<()>>) -> Result<()> {
+    let deadline = tokio::time::Instant::now() + DRAIN;
+    loop {
+        match tokio::time::timeout_at(deadline, tasks.join_next()).await {
+            Ok(None) => return Ok(()),
+            Ok(Some(Ok(outcome))) => outcome?,
+            Ok(Some(Err(_))) => {}
+            Err(_) => {
+                tasks.abort_all();
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Moves the phase along, and turns the user's wish into the run's end.
+struct Steer<'a> {
+    ctx: &'a Context,
+    phase: Phase,
+    clone_end: Option<Timestamp>,
+    consistent: bool,
+    fence: Option<Timestamp>,
+}
+
+impl<'a> Steer<'a> {
+    fn new(ctx: &'a Context, record: &SyncRecord, cloned: bool) -> Self {
+        let fence = record.completion.as_ref().and_then(|completion| completion.fence);
+        Self {
+            ctx,
+            phase: if cloned { Phase::CatchingUp } else { Phase::Cloning },
+            clone_end: record.clone_end,
+            consistent: record.consistent_at.is_some(),
+            fence: fence.filter(|_| record.stage == Stage::Completing),
+        }
+    }
+
+    async fn look(
+        &mut self,
+        wanted: &Desired,
+        cloned: bool,
+        applied: Timestamp,
+        publisher: &Publisher,
+        checkpointer: &mut Checkpointer,
+    ) -> Result<Option<End>> {
+        self.advance(cloned, applied, publisher, checkpointer).await?;
+        if wanted.state == DesiredState::Paused || publisher.restart_wanted(wanted) {
+            return Ok(Some(End::Stopped));
+        }
+        if !self.consistent {
+            return Ok(None);
+        }
+        match (wanted.state, self.fence) {
+            (DesiredState::Completed, None) => {
+                let requested = completion::request(self.ctx).await?;
+                self.fence = requested.fence;
+                publisher.enter(Phase::Completing, "draining to the fence");
+                publisher.update(|report| {
+                    report.completion = Some(CompletionReport {
+                        requested_at: requested.requested_at,
+                        fence: requested.fence.map(Into::into),
+                        ..CompletionReport::default()
+                    });
+                });
+            }
+            (DesiredState::Completed, Some(fence)) => {
+                publisher.enter(Phase::Completing, "draining to the fence");
+                if applied >= fence {
+                    checkpointer.write(Document::new()).await?;
+                    return Ok(Some(End::Drained));
+                }
+            }
+            (DesiredState::Running, Some(_)) => {
+                completion::abort(self.ctx).await?;
+                self.fence = None;
+                publisher.update(|report| report.completion = None);
+            }
+            (DesiredState::Running, None) => publisher.enter(Phase::Streaming, "following the source"),
+            (DesiredState::Paused, _) => {}
+        }
+        Ok(None)
+    }
+
+    async fn advance(
+        &mut self,
+        cloned: bool,
+        applied: Timestamp,
+        publisher: &Publisher,
+        checkpointer: &mut Checkpointer,
+    ) -> Result<()> {
+        if self.consistent {
+            return Ok(());
+        }
+        if !cloned {
+            let catalog = &self.ctx.catalog;
+            let left = catalog.all().iter().filter(|one| one.state() != CollectionState::Cloned).count();
+            publisher.enter(Phase::Cloning, &format!("copying: {left} collections to go"));
+            return Ok(());
+        }
+        if self.phase != Phase::CatchingUp || self.clone_end.is_none() {
+            self.phase = Phase::CatchingUp;
+            let now = self.ctx.store.load().await?;
+            self.clone_end = now.as_ref().and_then(|record| record.clone_end);
+            let cloned_at = now.and_then(|record| record.cloned_at);
+            publisher.update(|report| report.initial_sync.cloned_at = cloned_at);
+        }
+        publisher.enter(Phase::CatchingUp, "applying what happened during the copy");
+        if self.clone_end.is_some_and(|end| applied >= end) {
+            let now = jiff::Timestamp::now();
+            checkpointer.write(doc! {"consistentAt": now.to_string()}).await?;
+            self.consistent = true;
+            publisher.update(|report| report.initial_sync.completed_at = Some(now));
+            publisher.enter(Phase::Streaming, "following the source");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,22 @@
+//! The durable state, on the target, in a database of its own: who owns the sync, how far each partition and
+//! each lane has come, what the catalogue was, what is deferred.
+//!
+//! | collection | one document per | changed by |
+//! |---|---|---|
+//! | `owners` | sync | taking, renewing and releasing ownership |
+//! | `syncs` | sync | fenced transactions on itself: phase, checkpoint, handled requests |
+//! | `collections`, `indexes` | source collection, index | fenced transactions on the sync |
+//! | `slots` | partition, lane | the transaction that writes the slot's data |
+//! | `claims` | target namespace | fenced transactions on the sync |
+
+pub mod claims;
+pub mod owner;
+pub mod record;
+pub mod slot;
+pub mod store;
+pub mod transaction;
+
+pub use record::{CollectionRecord, CollectionState, IndexRecord, IndexState, Stage, SyncRecord};
+pub use slot::{Refusal, Slot};
+pub use store::Store;
+pub use transaction::Operation;

@@ -1,0 +1,295 @@
+//! Access to the durable state of one sync by its owner.
+
+use std::time::Duration;
+
+use mongodb::bson::{
+    Document, deserialize_from_document, deserialize_from_slice, doc, serialize_to_document,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::record::{CollectionRecord, IndexRecord, SyncRecord};
+use super::transaction::{Durability, Operation, Session, write_error, write_failure};
+use crate::sync::endpoint::Endpoint;
+use crate::sync::endpoint::failure;
+use crate::sync::error::{Error, Reason, Result};
+
+/// Conflicts with another transaction on the same document are over in milliseconds.
+const CONFLICT_RETRIES: u32 = 20;
+
+/// Owners, one document a sync.
+pub const OWNERS: &str = "owners";
+/// Syncs.
+pub const SYNCS: &str = "syncs";
+/// Partitions and lanes.
+pub const SLOTS: &str = "slots";
+/// Collections in scope.
+pub const COLLECTIONS: &str = "collections";
+/// Their indexes.
+pub const INDEXES: &str = "indexes";
+/// Target namespaces held.
+pub const CLAIMS: &str = "claims";
+
+/// The durable state of one sync, as its owner with `epoch` sees it.
+#[derive(Clone, Debug)]
+pub struct Store {
+    target: Endpoint,
+    db: String,
+    sync: String,
+    epoch: i64,
+}
+
+impl Store {
+    /// Open without owning: `epoch` 0 matches nothing, so every fenced write would be refused.
+    pub fn new(target: Endpoint, db: &str, sync: &str) -> Self {
+        Self { target, db: db.to_owned(), sync: sync.to_owned(), epoch: 0 }
+    }
+
+    /// The same store as its owner.
+    #[must_use]
+    pub fn owned(mut self, epoch: i64) -> Self {
+        self.epoch = epoch;
+        self
+    }
+
+    /// The target.
+    pub fn target(&self) -> &Endpoint {
+        &self.target
+    }
+
+    /// The metadata database.
+    pub fn db(&self) -> &str {
+        &self.db
+    }
+
+    /// The sync's id.
+    pub fn sync(&self) -> &str {
+        &self.sync
+    }
+
+    /// The owner's number.
+    pub fn epoch(&self) -> i64 {
+        self.epoch
+    }
+
+    /// Create the collections, since a transaction must not be the first to use one.
+    pub async fn prepare(&self) -> Result<()> {
+        let existing = self
+            .target
+            .collect(&self.db, doc! {"listCollections": 1, "nameOnly": true})
+            .await?
+            .iter()
+            .filter_map(|raw| crate::sync::endpoint::raw::get(raw, "name")?.as_str().map(str::to_owned))
+            .collect::<Vec<_>>();
+        for name in [OWNERS, SYNCS, SLOTS, COLLECTIONS, INDEXES, CLAIMS] {
+            if existing.iter().any(|existing| existing == name) {
+                continue;
+            }
+            let create = doc! {"create": name, "writeConcern": {"w": "majority"}};
+            match self.target.command(&self.db, create).await {
+                Err(error) if error.code() != Some(failure::NAMESPACE_EXISTS) => return Err(error),
+                _ => {}
+            }
+            if name != OWNERS && name != SYNCS {
+                let by_sync = doc! {"createIndexes": name, "indexes": [{"key": {"sync": 1}, "name": "sync_1"}],
+                "writeConcern": {"w": "majority"}};
+                self.target.command(&self.db, by_sync).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Run `operations` in one majority transaction that first proves that we still own the sync.
+    pub async fn write(&self, operations: Vec<Operation>) -> Result<Vec<Document>> {
+        self.write_checked(operations, |_| Ok(())).await
+    }
+
+    /// As [`write`](Self::write); commits only if `check` accepts the replies.
+    pub async fn write_checked(
+        &self,
+        operations: Vec<Operation>,
+        check: impl Fn(&[Document]) -> Result<()> + Send,
+    ) -> Result<Vec<Document>> {
+        let mut session = Session::open(&self.target).await?;
+        let mut tries = 0;
+        loop {
+            match self.write_once(&mut session, &operations, &check).await {
+                Err(error) if error.code() == Some(failure::WRITE_CONFLICT) && tries < CONFLICT_RETRIES => {
+                    tries += 1;
+                    tokio::time::sleep(Duration::from_millis(5 * u64::from(tries))).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    async fn write_once(
+        &self,
+        session: &mut Session,
+        operations: &[Operation],
+        check: &(impl Fn(&[Document]) -> Result<()> + Send),
+    ) -> Result<Vec<Document>> {
+        session.begin(Durability::Majority).await?;
+        let outcome = self.write_inside(session, operations, check).await;
+        match outcome {
+            Ok(replies) => session.commit().await.map(|()| replies),
+            Err(error) => {
+                session.abort().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn write_inside(
+        &self,
+        session: &mut Session,
+        operations: &[Operation],
+        check: &(impl Fn(&[Document]) -> Result<()> + Send),
+    ) -> Result<Vec<Document>> {
+        let fence = self.fence()?;
+        if session.run(&fence).await?.get_i32("n").ok() != Some(1) {
+            return Err(self.lost());
+        }
+        let mut replies = Vec::with_capacity(operations.len());
+        for operation in operations {
+            let reply = session.run(operation).await?;
+            if let Some(error) = write_error(&reply) {
+                return Err(write_failure(&format!("the durable state ({})", self.db), &error)
+                    .with_code(Some(error.code)));
+            }
+            replies.push(reply);
+        }
+        check(&replies)?;
+        Ok(replies)
+    }
+
+    fn fence(&self) -> Result<Operation> {
+        let update = doc! {"q": {"_id": &self.sync, "epoch": self.epoch}, "u": {"$inc": {"writes": 1_i64}}};
+        Operation::new(&self.db, &doc! {"update": SYNCS, "updates": [update]})
+    }
+
+    /// The error of an owner that was overtaken.
+    pub fn lost(&self) -> Error {
+        Error::new(
+            Reason::OwnershipLost,
+            format!("epoch {} of sync '{}' was overtaken by another owner", self.epoch, self.sync),
+        )
+    }
+
+    /// An operation that changes the sync's own document.
+    pub fn update_sync(&self, set: Document) -> Result<Operation> {
+        let update = doc! {"q": {"_id": &self.sync}, "u": {"$set": set}};
+        Operation::new(&self.db, &doc! {"update": SYNCS, "updates": [update]})
+    }
+
+    /// An operation that puts whole documents, by `_id`.
+    pub fn put<T: Serialize>(&self, collection: &str, documents: &[T]) -> Result<Operation> {
+        let mut updates = Vec::with_capacity(documents.len());
+        for document in documents {
+            let document = serialize_to_document(document).map_err(|error| encoding(&error))?;
+            let id = document.get("_id").cloned().unwrap_or_default();
+            updates.push(doc! {"q": {"_id": id}, "u": document, "upsert": true});
+        }
+        Operation::new(&self.db, &doc! {"update": collection, "updates": updates})
+    }
+
+    /// An operation that removes what matches, of this sync only.
+    pub fn remove(&self, collection: &str, mut filter: Document) -> Result<Operation> {
+        filter.insert("sync", &self.sync);
+        Operation::new(&self.db, &doc! {"delete": collection, "deletes": [{"q": filter, "limit": 0}]})
+    }
+
+    /// The sync's document, as a majority has it.
+    pub async fn load(&self) -> Result<Option<SyncRecord>> {
+        let found = self.find::<SyncRecord>(SYNCS, doc! {"_id": &self.sync}).await?;
+        Ok(found.into_iter().next())
+    }
+
+    /// The collections in scope.
+    pub async fn collections(&self) -> Result<Vec<CollectionRecord>> {
+        self.find(COLLECTIONS, doc! {"sync": &self.sync}).await
+    }
+
+    /// Their indexes.
+    pub async fn indexes(&self) -> Result<Vec<IndexRecord>> {
+        self.find(INDEXES, doc! {"sync": &self.sync}).await
+    }
+
+    /// Majority read of documents of one kind.
+    pub async fn find<T: DeserializeOwned>(&self, collection: &str, filter: Document) -> Result<Vec<T>> {
+        self.find_at(collection, filter, "majority").await
+    }
+
+    /// What the primary holds now, which a failover may still take back: for slots, whose numbers would show it.
+    pub async fn find_latest<T: DeserializeOwned>(
+        &self,
+        collection: &str,
+        filter: Document,
+    ) -> Result<Vec<T>> {
+        self.find_at(collection, filter, "local").await
+    }
+
+    async fn find_at<T: DeserializeOwned>(
+        &self,
+        collection: &str,
+        filter: Document,
+        level: &str,
+    ) -> Result<Vec<T>> {
+        let find = doc! {
+            "find": collection, "filter": filter, "batchSize": 10_000, "sort": {"_id": 1},
+            "readConcern": {"level": level},
+        };
+        let database = self.target.client().database(&self.db);
+        let cursor = database.run_cursor_command(find).batch().await;
+        let mut cursor = cursor.map_err(|error| self.target.failure(&error))?;
+        let mut all = Vec::new();
+        while let Some(batch) = futures::StreamExt::next(&mut cursor).await {
+            let batch = batch.map_err(|error| self.target.failure(&error))?;
+            let documents = batch.doc_slices().map_err(|error| self.target.failure(&error))?;
+            for element in documents {
+                let document = element.ok().and_then(|element| element.as_document()).ok_or_else(|| {
+                    Error::new(
+                        Reason::StateMismatch,
+                        format!("{}.{collection} holds what is no document", self.db),
+                    )
+                })?;
+                all.push(deserialize_from_slice(document.as_bytes()).map_err(|error| {
+                    Error::new(
+                        Reason::StateMismatch,
+                        format!("{}.{collection} holds state of another format: {error}", self.db),
+                    )
+                })?);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Remove everything of this sync but its owner document.
+    pub async fn clear(&self) -> Result<()> {
+        for collection in [SLOTS, COLLECTIONS, INDEXES, CLAIMS] {
+            self.target
+                .command(
+                    &self.db,
+                    doc! {"delete": collection, "deletes": [{"q": {"sync": &self.sync}, "limit": 0}],
+                    "writeConcern": {"w": "majority"}},
+                )
+                .await?;
+        }
+        self.target
+            .command(
+                &self.db,
+                doc! {"delete": SYNCS, "deletes": [{"q": {"_id": &self.sync}, "limit": 1}], "writeConcern": {"w": "majority"}},
+            )
+            .await?;
+        Ok(())
+    }
+
+    /// Decode one document.
+    pub fn decode<T: DeserializeOwned>(document: Document) -> Result<T> {
+        deserialize_from_document(document).map_err(|error| encoding(&error))
+    }
+}
+
+fn encoding(error: &mongodb::bson::error::Error) -> Error {
+    Error::new(Reason::StateMismatch, format!("durable state cannot be read or written: {error}"))
+}

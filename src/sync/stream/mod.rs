@@ -1,0 +1,6 @@
+//! Reading the source's change stream: open or resume it, decode the head of each event, hand batches on.
+
+pub mod event;
+pub mod reader;
+
+pub use event::{Event, Kind};

@@ -1,0 +1,95 @@
+//! The change stream: one raw cursor on the whole deployment, re-opened where it broke.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mongodb::bson::{Document, RawDocumentBuf, Timestamp, doc};
+use tokio::sync::mpsc;
+
+use crate::sync::budget::Reservation;
+use crate::sync::context::Context;
+use crate::sync::endpoint::cursor::{Batch, Cursor, Fetch};
+use crate::sync::endpoint::{Endpoint, failure};
+use crate::sync::error::{Error, Reason, Result};
+use crate::sync::scope::Scope;
+
+/// How long a getMore waits at the end of the oplog: the delay with which progress without events is seen.
+const AWAIT: Duration = Duration::from_millis(250);
+
+/// A server's batch of events, with its share of the byte budget.
+#[derive(Debug)]
+pub struct EventBatch {
+    /// What the server sent.
+    pub batch: Arc<Batch>,
+    /// Held until every event of the batch is applied.
+    pub reservation: Reservation,
+}
+
+fn command(scope: &Scope, resume: Option<&str>, batch_size: Option<i32>) -> Result<RawDocumentBuf> {
+    let mut stream = doc! {
+        "allChangesForCluster": true,
+        "showExpandedEvents": true,
+        "showRawUpdateDescription": true,
+    };
+    if let Some(token) = resume {
+        stream.insert("resumeAfter", doc! {"_data": token});
+    }
+    let cursor = batch_size.map_or_else(Document::new, |size| doc! {"batchSize": size});
+    let command = doc! {
+        "aggregate": 1,
+        "pipeline": [{"$changeStream": stream}, {"$match": scope.change_stream_match()}],
+        "cursor": cursor,
+        "readConcern": {"level": "majority"},
+    };
+    RawDocumentBuf::try_from(&command)
+        .map_err(|error| Error::new(Reason::Internal, format!("a command cannot be encoded: {error}")))
+}
+
+/// The beginning of a sync: a token before everything that will be streamed, and the time at which it was given.
+pub async fn start(source: &Endpoint, scope: &Scope) -> Result<(String, Timestamp)> {
+    let mut cursor = source.cursor("admin", command(scope, None, Some(0))?, Fetch::default()).await?;
+    let first = cursor.next().await?;
+    let opened = first
+        .as_ref()
+        .and_then(|batch| Some((batch.post_batch_token()?.to_owned(), batch.operation_time()?)));
+    opened.ok_or_else(|| {
+        Error::new(Reason::Unsupported, "the source opened a change stream without a resume token")
+    })
+}
+
+/// Read batches from after `token` until the receiver is gone.
+pub async fn read(ctx: &Context, token: String, sender: mpsc::Sender<EventBatch>) -> Result<()> {
+    let mut token = token;
+    let mut cursor = open(ctx, &token).await?;
+    loop {
+        let batch = match cursor.next().await {
+            Ok(Some(batch)) => batch,
+            Ok(None) => {
+                cursor = open(ctx, &token).await?;
+                continue;
+            }
+            // Idle cursors die after ten minutes; while a clone goes on nobody may have asked for longer.
+            Err(error) if error.code() == Some(failure::CURSOR_NOT_FOUND) => {
+                cursor = open(ctx, &token).await?;
+                continue;
+            }
+            Err(error) => return Err(error.context("reading the change stream")),
+        };
+        if let Some(after) = batch.post_batch_token() {
+            after.clone_into(&mut token);
+        }
+        let reservation = ctx.stream_budget.reserve(batch.bytes().len() as u64).await;
+        if sender.send(EventBatch { batch: Arc::new(batch), reservation }).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+async fn open(ctx: &Context, token: &str) -> Result<Cursor> {
+    let fetch = Fetch { await_time: Some(AWAIT), batch_size: None };
+    let command = command(&ctx.config.scope, Some(token), None)?;
+    ctx.source
+        .cursor("admin", command, fetch)
+        .await
+        .map_err(|error| error.context("opening the change stream"))
+}
