@@ -42,9 +42,7 @@ pub async fn begin(ctx: &Context, collection: &Arc<Collection>) -> Result<Option
         record
     };
     record.read_time = Some(source_time(ctx).await?);
-    if record.bytes <= INDEX_FIRST_BYTES {
-        index_first(ctx, &record).await?;
-    }
+    let built = if record.bytes <= INDEX_FIRST_BYTES { index_first(ctx, &record).await? } else { Vec::new() };
     let planned = match plan::plan(ctx, &record).await {
         Ok(planned) => planned,
         Err(error) if error.class() == Class::Transient => return Err(error),
@@ -62,7 +60,11 @@ pub async fn begin(ctx: &Context, collection: &Arc<Collection>) -> Result<Option
     current.state = CollectionState::Cloning;
     current.target_uuid = record.target_uuid;
     current.read_time = record.read_time;
+    // The indexes count as built only together with the collection: until then it may be created anew.
     let mut operations = vec![ctx.store.put(COLLECTIONS, std::slice::from_ref(&current))?];
+    if !built.is_empty() {
+        operations.push(ctx.store.put(INDEXES, &built)?);
+    }
     for some in planned.chunks(500) {
         operations.push(ctx.store.put(SLOTS, some)?);
     }
@@ -112,21 +114,21 @@ async fn clear_target(ctx: &Context, record: &CollectionRecord, was: CollectionS
     }
 }
 
-async fn index_first(ctx: &Context, record: &CollectionRecord) -> Result<()> {
+async fn index_first(ctx: &Context, record: &CollectionRecord) -> Result<Vec<IndexRecord>> {
     let filter = doc! {"sync": ctx.store.sync(), "collection": record.uuid, "state": "Waiting"};
     let mut waiting: Vec<IndexRecord> = ctx.store.find(INDEXES, filter).await?;
     if waiting.is_empty() {
-        return Ok(());
+        return Ok(waiting);
     }
     let specs: Vec<_> = waiting.iter().map(|record| index::relaxed(&record.spec.bytes)).collect();
     match create::create_indexes(&ctx.target, &record.target_namespace(), &specs).await {
         Ok(()) => {}
         Err(error) if error.class() == Class::Transient => return Err(error),
         // The builder tries them one by one later, and says which is the bad one.
-        Err(_) => return Ok(()),
+        Err(_) => return Ok(Vec::new()),
     }
     for index in &mut waiting {
         index.state = IndexState::Built;
     }
-    ctx.store.write(vec![ctx.store.put(INDEXES, &waiting)?]).await.map(|_| ())
+    Ok(waiting)
 }

@@ -222,6 +222,8 @@ impl Attempt<'_> {
         let progress = Arc::clone(self.progress);
         progress.restart();
         progress.collections_total.set(collections.len() as u64);
+        let checkpoint = record.checkpoint.as_ref().map(|checkpoint| checkpoint.time);
+        progress.update_times(|times| (times.applied, times.checkpoint) = (checkpoint, checkpoint));
         for collection in &collections {
             progress.documents_total.add(u64::try_from(collection.documents).unwrap_or(0));
             progress.bytes_total.add(u64::try_from(collection.bytes).unwrap_or(0));

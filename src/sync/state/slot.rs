@@ -248,7 +248,8 @@ impl Slot {
 }
 
 /// Whether the same transaction may simply be tried again here.
-fn is_passing(error: &Error) -> bool {
-    // Write conflict, lock timeout, and no such transaction (aborted by the server under cache pressure).
-    matches!(error.code(), Some(failure::WRITE_CONFLICT | 24 | 251))
+pub fn is_passing(error: &Error) -> bool {
+    // Write conflict, lock timeout, no such transaction (aborted by the server under cache pressure), and a snapshot
+    // that a DDL operation made unavailable.
+    matches!(error.code(), Some(failure::WRITE_CONFLICT | 24 | 246 | 251))
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::record::{CollectionRecord, IndexRecord, SyncRecord};
+use super::slot::is_passing;
 use super::transaction::{Durability, Operation, Session, write_error, write_failure};
 use crate::sync::endpoint::Endpoint;
 use crate::sync::endpoint::failure;
@@ -114,7 +115,7 @@ impl Store {
         let mut tries = 0;
         loop {
             match self.write_once(&mut session, &operations, &check).await {
-                Err(error) if error.code() == Some(failure::WRITE_CONFLICT) && tries < CONFLICT_RETRIES => {
+                Err(error) if is_passing(&error) && tries < CONFLICT_RETRIES => {
                     tries += 1;
                     tokio::time::sleep(Duration::from_millis(5 * u64::from(tries))).await;
                 }

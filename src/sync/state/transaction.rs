@@ -62,8 +62,10 @@ impl Session {
             Durability::Primary => Acknowledgment::Nodes(1),
             Durability::Majority => Acknowledgment::Majority,
         };
+        // Not "snapshot": that reads at the all-durable time, which another transaction's commit may hold before our
+        // own last write to the slot. "local" reads the newest.
         let options = TransactionOptions::builder()
-            .read_concern(ReadConcern::snapshot())
+            .read_concern(ReadConcern::local())
             .write_concern(WriteConcern::builder().w(acknowledgment).build())
             .build();
         let begun = self.inner.start_transaction().with_options(options).await;
