@@ -15,4 +15,6 @@
 //! `cli` → `operator`, `service` → `resource` → `api`, [`sync`]. No other way round; [`sync`] is the engine
 //! and knows neither Kubernetes nor HTTP. `docs/architecture.md` has the picture.
 
+pub mod api;
+pub mod resource;
 pub mod sync;

@@ -1,2 +1,4 @@
 //! clustersync
-fn main() {}
+fn main() {
+    print!("{}", clustersync::api::crd::yaml().unwrap_or_default());
+}
