@@ -16,5 +16,7 @@
 //! and knows neither Kubernetes nor HTTP. `docs/architecture.md` has the picture.
 
 pub mod api;
+pub mod cli;
+pub mod operator;
 pub mod resource;
 pub mod sync;

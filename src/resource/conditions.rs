@@ -3,7 +3,7 @@
 //! Ready, Reconciling and Stalled follow from one [`Standing`], so that at most one of them is True.
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::api::conditions::{reasons, types};
 use crate::sync::report::SideReport;
