@@ -322,3 +322,187 @@ fn stamp<const N: usize>(
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::{SignedDuration, Timestamp};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+    use proptest::prelude::*;
+
+    use super::{Asked, Judged, Outcome, controller_conditions, find, worker_conditions};
+    use crate::api::conditions::{reasons, types};
+    use crate::resource::Unusable;
+    use crate::sync::report::{CompletionReport, SideReport, UnsuccessfulIndex};
+    use crate::sync::{Desired, DesiredState, Phase, Reason, Report};
+
+    const PHASES: [Phase; 9] = [
+        Phase::Pending,
+        Phase::Preflight,
+        Phase::Cloning,
+        Phase::CatchingUp,
+        Phase::Streaming,
+        Phase::Paused,
+        Phase::Completing,
+        Phase::Completed,
+        Phase::Stalled,
+    ];
+    const STATES: [DesiredState; 3] = [DesiredState::Running, DesiredState::Paused, DesiredState::Completed];
+
+    fn asked(state: DesiredState) -> Asked {
+        Asked { desired: Desired { state, ..Desired::default() }, max_lag_seconds: 60 }
+    }
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_700_000_000).unwrap()
+    }
+
+    fn judge(report: &Report, asked: Asked) -> Vec<Condition> {
+        let judged = Judged { generation: 3, asked, outcome: Outcome::Running(report) };
+        controller_conditions(&judged, &[], now())
+    }
+
+    /// Ready, Reconciling, Stalled, Completed as letters, and Ready's reason.
+    fn row(conditions: &[Condition]) -> (String, String) {
+        let letter = |kind: &str| find(conditions, kind).unwrap().status[..1].to_owned();
+        let letters =
+            [types::READY, types::RECONCILING, types::STALLED, types::COMPLETED].map(letter).concat();
+        (letters, find(conditions, types::READY).unwrap().reason.clone())
+    }
+
+    #[test]
+    fn the_table_of_states() {
+        let table = [
+            (Phase::Pending, DesiredState::Running, "FTFF", "Pending"),
+            (Phase::Preflight, DesiredState::Running, "FTFF", "Preflight"),
+            (Phase::Cloning, DesiredState::Running, "FTFF", "Cloning"),
+            (Phase::CatchingUp, DesiredState::Running, "FTFF", "CatchingUp"),
+            (Phase::Streaming, DesiredState::Running, "TFFF", "Streaming"),
+            (Phase::Paused, DesiredState::Paused, "TFFF", "Paused"),
+            (Phase::Completing, DesiredState::Completed, "FTFF", "Completing"),
+            (Phase::Completed, DesiredState::Completed, "TFFT", "Completed"),
+            (Phase::Stalled, DesiredState::Running, "FFTF", "Stalled"),
+        ];
+        for (phase, state, letters, reason) in table {
+            let report = Report { phase, ..Report::default() };
+            assert_eq!(row(&judge(&report, asked(state))), (letters.into(), reason.into()), "{phase}");
+        }
+    }
+
+    #[test]
+    fn missing_indexes_stall_what_is_completed() {
+        let completion = CompletionReport {
+            unsuccessful_indexes: vec![UnsuccessfulIndex::default()],
+            ..CompletionReport::default()
+        };
+        let report = Report { phase: Phase::Completed, completion: Some(completion), ..Report::default() };
+        let row = row(&judge(&report, asked(DesiredState::Completed)));
+        assert_eq!(row, ("FFTT".into(), reasons::INDEXES_MISSING.into()));
+    }
+
+    #[test]
+    fn streaming_is_not_ready_after_a_minute_without_a_connection() {
+        let lost = |seconds| SideReport {
+            connected: Some(false),
+            connected_since: now().checked_sub(SignedDuration::from_secs(seconds)).unwrap(),
+            ..SideReport::default()
+        };
+        for (seconds, letters) in [(59, "TFFF"), (60, "FFFF")] {
+            let report = Report { phase: Phase::Streaming, target: lost(seconds), ..Report::default() };
+            assert_eq!(row(&judge(&report, asked(DesiredState::Running))).0, letters);
+        }
+    }
+
+    #[test]
+    fn lag_swings_without_noise() {
+        let at = |lag, previous: &[Condition]| {
+            let mut report = Report { phase: Phase::Streaming, ..Report::default() };
+            report.replication.lag_seconds = Some(lag);
+            let judged = Judged {
+                generation: 1,
+                asked: asked(DesiredState::Running),
+                outcome: Outcome::Running(&report),
+            };
+            worker_conditions(&judged, previous, now())
+        };
+        let status = |conditions: &[Condition]| find(conditions, types::LAGGING).unwrap().status.clone();
+        let calm = at(60, &[]);
+        assert_eq!(status(&calm), "False");
+        let late = at(61, &calm);
+        assert_eq!(status(&late), "True");
+        assert_eq!(status(&at(31, &late)), "True");
+        assert_eq!(status(&at(30, &late)), "False");
+    }
+
+    #[test]
+    fn what_cannot_run_waits_or_stalls() {
+        let missing = Unusable::missing("Secret a does not exist.");
+        let invalid = Unusable::invalid("spec.scope: empty pattern.");
+        let cases = [
+            (Outcome::Waiting(&missing), "FTFF", Reason::CredentialsMissing),
+            (Outcome::Refused(&invalid), "FFTF", Reason::InvalidConfiguration),
+        ];
+        for (outcome, letters, reason) in cases {
+            let judged = Judged { generation: 1, asked: Asked::default(), outcome };
+            let row = row(&controller_conditions(&judged, &[], now()));
+            assert_eq!(row, (letters.into(), reason.as_str().into()));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn at_most_one_of_ready_reconciling_and_stalled(
+            phase in 0..PHASES.len(), state in 0..STATES.len(), restart in "[ab]?", handled in "[ab]?",
+            connected in proptest::option::of(any::<bool>()),
+        ) {
+            let mut report = Report { phase: PHASES[phase], handled_restart: handled, ..Report::default() };
+            report.source.connected = connected;
+            let mut asked = asked(STATES[state]);
+            asked.desired.restart = restart;
+            let conditions = judge(&report, asked);
+            let on = [types::READY, types::RECONCILING, types::STALLED]
+                .iter()
+                .filter(|kind| find(&conditions, kind).unwrap().status == "True")
+                .count();
+            prop_assert!(on <= 1);
+            for condition in &conditions {
+                prop_assert!(!condition.reason.is_empty());
+                prop_assert_eq!(condition.observed_generation, Some(3));
+            }
+        }
+
+        /// `kubectl wait --for=condition=Ready` after a change of spec must not succeed on the old state.
+        #[test]
+        fn ready_only_where_the_spec_wants_to_be(phase in 0..PHASES.len(), state in 0..STATES.len()) {
+            let report = Report { phase: PHASES[phase], ..Report::default() };
+            let conditions = judge(&report, asked(STATES[state]));
+            if find(&conditions, types::READY).unwrap().status == "True" {
+                let there = match STATES[state] {
+                    DesiredState::Running => [Phase::Streaming, Phase::Completed],
+                    DesiredState::Paused => [Phase::Paused, Phase::Completed],
+                    DesiredState::Completed => [Phase::Completed, Phase::Completed],
+                };
+                prop_assert!(there.contains(&PHASES[phase]));
+            }
+        }
+
+        #[test]
+        fn a_time_of_transition_moves_only_with_the_status(first in 0..PHASES.len(), second in 0..PHASES.len()) {
+            let judged = |report| Judged {
+                generation: 1, asked: asked(DesiredState::Running), outcome: Outcome::Running(report),
+            };
+            let (a, b) = (
+                Report { phase: PHASES[first], ..Report::default() },
+                Report { phase: PHASES[second], ..Report::default() },
+            );
+            let before = controller_conditions(&judged(&a), &[], now());
+            let later = now().checked_add(SignedDuration::from_secs(60)).unwrap();
+            let after = controller_conditions(&judged(&b), &before, later);
+            for (old, new) in before.iter().zip(&after) {
+                prop_assert_eq!(
+                    old.status == new.status,
+                    old.last_transition_time == new.last_transition_time
+                );
+            }
+        }
+    }
+}

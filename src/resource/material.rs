@@ -262,3 +262,124 @@ fn count(wish: Option<i32>) -> usize {
 fn seconds(wish: Option<i32>, default: Duration) -> Duration {
     wish.and_then(|n| u64::try_from(n).ok()).map_or(default, Duration::from_secs)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::{Material, desired, sync_id};
+    use crate::api::ClusterSync;
+    use crate::resource::references::references;
+    use crate::resource::{Content, Fetched, Reference};
+    use crate::sync::config::Holder;
+    use crate::sync::{DesiredState, Reason};
+
+    fn resource(spec: &str) -> ClusterSync {
+        let text = format!(
+            "apiVersion: clustersync.dev/v1alpha1\nkind: ClusterSync\nmetadata: {{name: a, uid: u-1}}\nspec: {spec}"
+        );
+        serde_saphyr::from_str(&text).unwrap()
+    }
+
+    fn secret(name: &str, data: &[(&str, &str)]) -> (Reference, Content) {
+        let data = data.iter().map(|(k, v)| ((*k).to_owned(), v.as_bytes().to_vec())).collect();
+        (Reference::Secret(name.into()), Content { labels: BTreeMap::new(), data })
+    }
+
+    fn fetched(objects: impl IntoIterator<Item = (Reference, Content)>) -> Fetched {
+        Fetched::new(objects.into_iter().collect(), false)
+    }
+
+    const WITH_SECRETS: &str = r#"{
+        source: {uri: "mongodb://a:1/?replicaSet=s", credentialsSecretRef: {name: src},
+                 tls: {ca: {configMapRef: {name: ca}}}},
+        target: {uriSecretRef: {name: tgt, key: uri}}}"#;
+
+    fn secrets() -> [(Reference, Content); 3] {
+        let ca = Content { data: [("ca.crt".to_owned(), b"pem".to_vec())].into(), ..Content::default() };
+        [
+            secret("src", &[("username", "u\n"), ("password", "p4ss\n")]),
+            secret("tgt", &[("uri", "mongodb://u:secret@b:2/?replicaSet=t\n")]),
+            (Reference::ConfigMap("ca".into()), ca),
+        ]
+    }
+
+    #[test]
+    fn everything_named_is_referenced() {
+        let names: Vec<String> =
+            references(&resource(WITH_SECRETS).spec).iter().map(ToString::to_string).collect();
+        assert_eq!(names, ["Secret src", "Secret tgt", "ConfigMap ca"]);
+    }
+
+    #[test]
+    fn equal_inputs_need_no_restart_and_any_change_does() {
+        let resource = resource(WITH_SECRETS);
+        let material = Material::resolve(&resource, &fetched(secrets())).ok().unwrap();
+        assert!(material == Material::resolve(&resource, &fetched(secrets())).ok().unwrap());
+        let mut changed = secrets();
+        changed[0] = secret("src", &[("username", "u"), ("password", "other")]);
+        assert!(material != Material::resolve(&resource, &fetched(changed)).ok().unwrap());
+    }
+
+    #[test]
+    fn what_is_missing_is_named_and_waited_for() {
+        let resource = resource(WITH_SECRETS);
+        let [src, tgt, ca] = secrets();
+        let cases = [
+            (vec![tgt.clone(), ca.clone()], "Secret src does not exist"),
+            (
+                vec![secret("src", &[("username", "u")]), tgt.clone(), ca.clone()],
+                "Secret src has no key password",
+            ),
+            (
+                vec![secret("src", &[("username", ""), ("password", "p")]), tgt.clone(), ca],
+                "Secret src, key username: empty",
+            ),
+            (vec![src, tgt], "ConfigMap ca does not exist"),
+        ];
+        for (objects, expected) in cases {
+            let error = Material::resolve(&resource, &fetched(objects)).err().unwrap();
+            assert_eq!(error.reason, Reason::CredentialsMissing);
+            assert!(error.message.starts_with(expected), "{}", error.message);
+        }
+    }
+
+    #[test]
+    fn a_required_label_is_required() {
+        let resource = resource(WITH_SECRETS);
+        let mut objects: BTreeMap<_, _> = secrets().into_iter().collect();
+        let error = Material::resolve(&resource, &Fetched::new(objects.clone(), true)).err().unwrap();
+        assert_eq!(error.reason, Reason::CredentialsMissing);
+        assert!(error.message.contains("clustersync.dev/use=true"), "{}", error.message);
+        for content in objects.values_mut() {
+            content.labels.insert("clustersync.dev/use".into(), "true".into());
+        }
+        assert!(Material::resolve(&resource, &Fetched::new(objects, true)).is_ok());
+    }
+
+    #[test]
+    fn no_message_holds_what_a_secret_holds() {
+        let resource = resource(WITH_SECRETS);
+        let mut objects = secrets();
+        objects[1] = secret("tgt", &[("uri", "mongodb://u:s3cr3t@b:2/?bad=option")]);
+        let holder = Holder { id: "h".into(), term: None };
+        if let Err(error) =
+            Material::resolve(&resource, &fetched(objects)).and_then(|m| m.configuration(holder).map(drop))
+        {
+            assert_eq!(error.reason, Reason::InvalidConfiguration);
+            assert!(error.message.contains("Secret tgt, key uri"), "{}", error.message);
+            assert!(!error.message.contains("s3cr3t"), "{}", error.message);
+        }
+    }
+
+    #[test]
+    fn the_wish_and_the_key() {
+        let resource = resource(
+            r#"{state: Paused, syncID: "", requests: {retry: "1"},
+                source: {uri: "mongodb://a"}, target: {uri: "mongodb://b"}}"#,
+        );
+        let wish = desired(&resource.spec);
+        assert_eq!((wish.state, wish.retry.as_str(), wish.restart.as_str()), (DesiredState::Paused, "1", ""));
+        assert_eq!(sync_id(&resource.spec, "u-1"), "u-1");
+    }
+}

@@ -231,3 +231,96 @@ pub(super) fn cut(text: &str, max: usize) -> String {
 pub(super) fn to_second(time: Timestamp) -> Time {
     Time(Timestamp::from_second(time.as_second()).unwrap_or(time))
 }
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::{cut, worker_status};
+    use crate::api::ClusterSyncStatus;
+    use crate::resource::{Asked, Judged, Outcome, Unusable};
+    use crate::sync::report::{ClusterTime, CompletionReport, InitialSyncReport};
+    use crate::sync::{Phase, Report};
+
+    fn status(report: &Report, previous: &ClusterSyncStatus) -> ClusterSyncStatus {
+        let judged = Judged { generation: 1, asked: Asked::default(), outcome: Outcome::Running(report) };
+        worker_status(&judged, previous, 0, None, Timestamp::UNIX_EPOCH)
+    }
+
+    fn streaming() -> Report {
+        let mut report =
+            Report { phase: Phase::Streaming, epoch: 4, sync_id: "s".into(), ..Report::default() };
+        report.initial_sync = InitialSyncReport {
+            started_at: Some(Timestamp::UNIX_EPOCH),
+            cloned_at: Some(Timestamp::UNIX_EPOCH),
+            completed_at: Some(Timestamp::UNIX_EPOCH),
+            documents: 10,
+            ..InitialSyncReport::default()
+        };
+        report.replication.checkpoint_time = Some(ClusterTime { seconds: 5, increment: 1 });
+        report.replication.lag_seconds = Some(3);
+        report.source.replica_set = "rs0".into();
+        report.handled_retry = "r".into();
+        report.completion = Some(CompletionReport {
+            committed_at: Some(Timestamp::UNIX_EPOCH),
+            ..CompletionReport::default()
+        });
+        report
+    }
+
+    #[test]
+    fn a_new_worker_does_not_blank_what_it_has_not_read_yet() {
+        let before = status(&streaming(), &ClusterSyncStatus::default());
+        let pending = Report { sync_id: "s".into(), ..Report::default() };
+        let after = status(&pending, &before);
+        assert_eq!(after.phase.as_deref(), Some("Pending"));
+        assert_eq!(after.initial_sync, before.initial_sync);
+        assert_eq!(after.completion, before.completion);
+        assert_eq!(after.handled, before.handled);
+        assert_eq!(after.source, before.source);
+        assert_eq!(after.worker.unwrap().epoch, Some(4));
+        let replication = after.replication.unwrap();
+        assert!(replication.checkpoint_time.is_some());
+        assert_eq!(replication.lag_seconds, None);
+    }
+
+    #[test]
+    fn an_owner_knows_everything() {
+        let before = status(&streaming(), &ClusterSyncStatus::default());
+        let restarted = Report { phase: Phase::Cloning, epoch: 5, ..Report::default() };
+        let after = status(&restarted, &before);
+        assert_eq!(after.initial_sync, None);
+        assert_eq!(after.completion, None);
+    }
+
+    #[test]
+    fn without_a_worker_the_rest_stays() {
+        let before = status(&streaming(), &ClusterSyncStatus::default());
+        let missing = Unusable::missing("Secret a does not exist.");
+        let judged = Judged { generation: 2, asked: Asked::default(), outcome: Outcome::Waiting(&missing) };
+        let after = worker_status(&judged, &before, 0, None, Timestamp::UNIX_EPOCH);
+        assert_eq!(after.phase.as_deref(), Some("Pending"));
+        assert_eq!(after.initial_sync, before.initial_sync);
+    }
+
+    #[test]
+    fn progress_reaches_100_only_when_the_clone_is_done() {
+        let mut report = streaming();
+        report.initial_sync =
+            InitialSyncReport { bytes: 20, bytes_total: 10, ..InitialSyncReport::default() };
+        let progress = |report: &Report| {
+            status(report, &ClusterSyncStatus::default()).initial_sync.and_then(|i| i.progress)
+        };
+        assert_eq!(progress(&report).as_deref(), Some("99%"));
+        report.initial_sync.cloned_at = Some(Timestamp::UNIX_EPOCH);
+        assert_eq!(progress(&report).as_deref(), Some("100%"));
+        report.initial_sync = InitialSyncReport { bytes: 4, bytes_total: 10, ..InitialSyncReport::default() };
+        assert_eq!(progress(&report).as_deref(), Some("40%"));
+    }
+
+    #[test]
+    fn long_texts_are_cut_by_characters() {
+        assert_eq!(cut("äöü", 3), "äöü");
+        assert_eq!(cut("äöüß", 3), "äö…");
+    }
+}
