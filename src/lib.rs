@@ -15,4 +15,10 @@
 //! `cli` → `operator`, `service` → `resource` → `api`, [`sync`]. No other way round; [`sync`] is the engine
 //! and knows neither Kubernetes nor HTTP. `docs/architecture.md` has the picture.
 
+pub mod api;
+pub mod cli;
+pub mod operator;
+pub mod resource;
+pub mod service;
 pub mod sync;
+pub mod telemetry;

@@ -1,0 +1,172 @@
+//! When a status is worth a write: at once for a transition, now and then for progress, hardly ever for what
+//! changes by itself. Pure.
+
+use std::time::Duration;
+
+use crate::api::ClusterSyncStatus;
+use crate::api::status::{InitialSyncStatus, ReplicationStatus};
+
+/// Progress in the first minute of a clone, while somebody is watching.
+const WATCHED: Duration = Duration::from_secs(2);
+
+/// Progress at other times.
+const PROGRESS: Duration = Duration::from_secs(15);
+
+/// Times that pass by themselves: the checkpoint of a quiet source, the oplog's window.
+const QUIET: Duration = Duration::from_secs(300);
+
+/// A change of lag below this is noise: an idle source writes a no-op every ten seconds.
+const LAG_NOISE_SECONDS: i64 = 15;
+
+/// How much a status differs from the one written last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Change {
+    /// Not at all.
+    None,
+    /// In times only.
+    Quiet,
+    /// In figures.
+    Progress,
+    /// In what a person or a script waits for.
+    Transition,
+}
+
+impl Change {
+    /// How long after the last write this change is written; none if never.
+    pub fn interval(self, watched: bool) -> Option<Duration> {
+        match self {
+            Self::None => None,
+            Self::Quiet => Some(QUIET),
+            Self::Progress if watched => Some(WATCHED),
+            Self::Progress => Some(PROGRESS),
+            Self::Transition => Some(Duration::ZERO),
+        }
+    }
+}
+
+/// Compare the whole status (both managers' parts).
+pub fn change(written: &ClusterSyncStatus, present: &ClusterSyncStatus) -> Change {
+    if written == present {
+        Change::None
+    } else if essence(written) != essence(present) {
+        Change::Transition
+    } else if figures(written) != figures(present) || lag_moved(written, present) {
+        Change::Progress
+    } else {
+        Change::Quiet
+    }
+}
+
+/// Without figures and times.
+fn essence(status: &ClusterSyncStatus) -> ClusterSyncStatus {
+    let mut essence = status.clone();
+    for condition in &mut essence.conditions {
+        condition.message = String::new();
+    }
+    if let Some(source) = &mut essence.source {
+        source.oplog_window_seconds = None;
+    }
+    essence.initial_sync = status.initial_sync.as_ref().map(|initial| InitialSyncStatus {
+        started_at: initial.started_at.clone(),
+        completed_at: initial.completed_at.clone(),
+        ..InitialSyncStatus::default()
+    });
+    // A first figure is progress, not a transition: presence does not count either.
+    essence.replication = None;
+    if let Some(error) = status.replication.as_ref().and_then(|r| r.last_error.as_ref()) {
+        let mut error = error.clone();
+        error.at = None;
+        error.attempts = 0;
+        error.message = String::new();
+        essence.replication =
+            Some(ReplicationStatus { last_error: Some(error), ..ReplicationStatus::default() });
+    }
+    essence
+}
+
+/// Without times that pass by themselves and without lag.
+fn figures(status: &ClusterSyncStatus) -> ClusterSyncStatus {
+    let mut figures = status.clone();
+    if let Some(source) = &mut figures.source {
+        source.oplog_window_seconds = None;
+    }
+    if let Some(replication) = &mut figures.replication {
+        replication.checkpoint_time = None;
+        replication.lag_seconds = None;
+        if let Some(error) = &mut replication.last_error {
+            error.at = None;
+        }
+    }
+    figures.replication = figures.replication.filter(|r| *r != ReplicationStatus::default());
+    figures
+}
+
+fn lag_moved(written: &ClusterSyncStatus, present: &ClusterSyncStatus) -> bool {
+    let lag = |status: &ClusterSyncStatus| status.replication.as_ref().and_then(|r| r.lag_seconds);
+    match (lag(written), lag(present)) {
+        (Some(before), Some(now)) => (now - before).abs() >= LAG_NOISE_SECONDS || (before != 0 && now == 0),
+        (before, now) => before.is_some() != now.is_some(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::{Change, change};
+    use crate::api::ClusterSyncStatus;
+    use crate::api::status::{InitialSyncStatus, ReplicationStatus, SourceStatus};
+
+    fn status() -> ClusterSyncStatus {
+        ClusterSyncStatus {
+            phase: Some("Streaming".into()),
+            source: Some(SourceStatus {
+                replica_set: Some("rs0".into()),
+                version: Some("6.0.27".into()),
+                oplog_window_seconds: Some(1000),
+            }),
+            initial_sync: Some(InitialSyncStatus { documents: Some(5), ..InitialSyncStatus::default() }),
+            replication: Some(ReplicationStatus {
+                checkpoint_time: Some(Time(Timestamp::UNIX_EPOCH)),
+                lag_seconds: Some(0),
+                events_applied: Some(7),
+                last_error: None,
+            }),
+            ..ClusterSyncStatus::default()
+        }
+    }
+
+    fn changed(edit: impl FnOnce(&mut ClusterSyncStatus)) -> Change {
+        let mut present = status();
+        edit(&mut present);
+        change(&status(), &present)
+    }
+
+    #[test]
+    fn a_quiet_resource_is_quiet() {
+        assert_eq!(changed(|_| ()), Change::None);
+        let quiet = changed(|s| {
+            s.source.as_mut().unwrap().oplog_window_seconds = Some(1010);
+            let replication = s.replication.as_mut().unwrap();
+            replication.checkpoint_time = Some(Time(Timestamp::from_second(10).unwrap()));
+            replication.lag_seconds = Some(10);
+        });
+        assert_eq!(quiet, Change::Quiet);
+        assert!(quiet.interval(true).unwrap().as_secs() >= 60);
+    }
+
+    #[test]
+    fn figures_are_progress_and_states_are_transitions() {
+        assert_eq!(changed(|s| s.replication.as_mut().unwrap().events_applied = Some(8)), Change::Progress);
+        assert_eq!(changed(|s| s.replication.as_mut().unwrap().lag_seconds = Some(30)), Change::Progress);
+        assert_eq!(changed(|s| s.initial_sync.as_mut().unwrap().documents = Some(6)), Change::Progress);
+        assert_eq!(changed(|s| s.phase = Some("Paused".into())), Change::Transition);
+        assert_eq!(changed(|s| s.observed_generation = Some(2)), Change::Transition);
+        assert_eq!(changed(|s| s.warnings.push("w".into())), Change::Transition);
+        assert_eq!(
+            changed(|s| s.initial_sync.as_mut().unwrap().completed_at = Some(Time(Timestamp::UNIX_EPOCH))),
+            Change::Transition
+        );
+    }
+}

@@ -1,0 +1,200 @@
+//! The operator: reconciles `ClusterSync` resources by running their syncs in this process.
+//!
+//! One replica leads ([`leader`]); it watches resources ([`controller`]), decides ([`decide`]) and runs
+//! syncs ([`launch`]). Each resource has a task that keeps its status ([`publish`], [`cadence`], [`patch`])
+//! and [`events`]. The election runs on a thread of its own: the engine's load must not starve a renewal.
+
+pub mod cadence;
+pub mod cleanup;
+pub mod controller;
+pub mod decide;
+pub mod dereference;
+pub mod events;
+pub mod launch;
+pub mod leader;
+pub mod patch;
+pub mod publish;
+pub mod requests;
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::sync::{oneshot, watch};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use crate::sync::config::LeaseTerm;
+
+use self::controller::Context;
+use self::events::Events;
+use self::launch::Launcher;
+use self::leader::{Candidate, Leadership};
+use self::requests::Requests;
+
+/// How long reconciles under way may take to finish when the operator stops.
+const LAST_RECONCILES: Duration = Duration::from_secs(1);
+
+/// What the operator is told by its flags.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Namespaces to watch; empty means all.
+    pub namespaces: Vec<String>,
+    /// Namespace of the Lease.
+    pub lease_namespace: String,
+    /// Name of the Lease.
+    pub lease_name: String,
+    /// Unique to this process: pod or host name and a random part.
+    pub identity: String,
+    /// Read only Secrets that carry the label.
+    pub require_secret_label: bool,
+    /// Requests a second to the apiserver, on average.
+    pub requests_per_second: f64,
+}
+
+/// Why the operator could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// No usable kubeconfig or service account, or TLS cannot be set up.
+    #[error("no way to the apiserver: {0}")]
+    Client(#[from] kube::Error),
+    /// The operating system gave no thread or runtime.
+    #[error("the election cannot be run: {0}")]
+    Thread(#[from] std::io::Error),
+    /// The election's thread ended.
+    #[error("the election ended unexpectedly")]
+    ElectionEnded,
+}
+
+/// Run until `shutdown`: then stop the syncs cleanly, and give the Lease back.
+pub async fn run(
+    config: kube::Config,
+    options: Options,
+    launcher: Arc<Launcher>,
+    shutdown: CancellationToken,
+) -> Result<(), OperatorError> {
+    let client = kube::Client::try_from(config.clone())?;
+    let requests = Arc::new(Requests::new(options.requests_per_second));
+    let resign = CancellationToken::new();
+    let mut election = Election::start(config, &options, resign.clone()).await?;
+    let outcome = loop {
+        let Some(term) = election.won(&shutdown).await? else { break Ok(()) };
+        let events = Events::start(client.clone(), &options.identity, requests.clone());
+        let context = Arc::new(Context::new(
+            client.clone(),
+            requests.clone(),
+            launcher.clone(),
+            events,
+            options.identity.clone(),
+            term.clone(),
+            election.leadership.clone(),
+            options.require_secret_label,
+        ));
+        let over = CancellationToken::new();
+        let controllers = tokio::spawn(watch_all(options.namespaces.clone(), context, over.clone()));
+        let deposed = election.lost(&term, &shutdown).await;
+        over.cancel();
+        let _ = timeout(LAST_RECONCILES, controllers).await;
+        // A successor's engine fences ours anyway; stopping first spares it the wait.
+        launcher.stop_all(matches!(deposed, Ok(Deposed::Shutdown))).await;
+        match deposed {
+            Ok(Deposed::Shutdown) => break Ok(()),
+            Ok(Deposed::ByAnother) => {}
+            Err(error) => break Err(error),
+        }
+    };
+    resign.cancel();
+    election.ended().await;
+    outcome
+}
+
+async fn watch_all(namespaces: Vec<String>, context: Arc<Context>, stop: CancellationToken) {
+    let scopes: Vec<Option<String>> =
+        if namespaces.is_empty() { vec![None] } else { namespaces.into_iter().map(Some).collect() };
+    join_all(scopes.into_iter().map(|scope| controller::watch(scope, context.clone(), stop.clone()))).await;
+}
+
+/// How a reign ended.
+enum Deposed {
+    /// This process is to stop.
+    Shutdown,
+    /// Another replica leads, or we lead in a later term.
+    ByAnother,
+}
+
+/// The election's thread.
+struct Election {
+    leadership: watch::Receiver<Leadership>,
+    ended: oneshot::Receiver<()>,
+}
+
+impl Election {
+    async fn start(
+        config: kube::Config,
+        options: &Options,
+        resign: CancellationToken,
+    ) -> Result<Self, OperatorError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (ready, started) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        let Options { lease_namespace, lease_name, identity, .. } = options.clone();
+        thread::Builder::new().name("election".to_owned()).spawn(move || {
+            runtime.block_on(async move {
+                // A client belongs to the runtime that it was made on.
+                let client = match kube::Client::try_from(config) {
+                    Ok(client) => client,
+                    Err(error) => return drop(ready.send(Err(error))),
+                };
+                let (candidate, leadership) =
+                    Candidate::new(client, &lease_namespace, &lease_name, &identity);
+                if ready.send(Ok(leadership)).is_ok() {
+                    candidate.run(resign).await;
+                }
+            });
+            let _ = end.send(());
+        })?;
+        let leadership = started.await.map_err(|_| OperatorError::ElectionEnded)??;
+        Ok(Self { leadership, ended })
+    }
+
+    /// Wait to be leader; none when shutdown comes first.
+    async fn won(&mut self, shutdown: &CancellationToken) -> Result<Option<LeaseTerm>, OperatorError> {
+        loop {
+            if let Leadership::Leading { term, .. } = &*self.leadership.borrow_and_update() {
+                return Ok(Some(term.clone()));
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(None),
+                changed = self.leadership.changed() => {
+                    changed.map_err(|_| OperatorError::ElectionEnded)?;
+                }
+            }
+        }
+    }
+
+    /// Wait for the end of a term.
+    async fn lost(
+        &mut self,
+        term: &LeaseTerm,
+        shutdown: &CancellationToken,
+    ) -> Result<Deposed, OperatorError> {
+        loop {
+            match &*self.leadership.borrow_and_update() {
+                Leadership::Leading { term: present, .. } if present == term => {}
+                _ => return Ok(Deposed::ByAnother),
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(Deposed::Shutdown),
+                changed = self.leadership.changed() => {
+                    changed.map_err(|_| OperatorError::ElectionEnded)?;
+                }
+            }
+        }
+    }
+
+    async fn ended(self) {
+        // Sent, or dropped with the thread: either way it is over.
+        let _ = self.ended.await;
+    }
+}

@@ -1,0 +1,3 @@
+//! HTTP handlers: health and metrics.
+
+pub mod health;
