@@ -83,6 +83,12 @@ mod tests {
     }
 
     #[test]
+    fn the_committed_definition_is_current() {
+        let committed = include_str!("../../crds/clustersyncs.clustersync.dev.yaml");
+        assert!(yaml().unwrap() == committed, "run scripts/generate.sh");
+    }
+
+    #[test]
     fn it_is_small_enough_to_be_applied_by_kubectl() {
         // The last-applied annotation of kubectl holds at most 256 KiB.
         assert!(yaml().unwrap().len() < 200 * 1024);
