@@ -43,7 +43,10 @@ impl Publisher {
 
     /// Change the report; watchers wake.
     pub fn update(&self, change: impl FnOnce(&mut Report)) {
-        self.report.send_modify(change);
+        self.report.send_modify(|report| {
+            change(report);
+            self.refresh(report);
+        });
     }
 
     /// Be in a phase. Says nothing when it is the same with the same message.
@@ -59,8 +62,15 @@ impl Publisher {
             }
             report.reason = None;
             message.clone_into(&mut report.message);
+            self.refresh(report);
             true
         });
+    }
+
+    /// A report that tells of a transition has the numbers of that moment.
+    fn refresh(&self, report: &mut Report) {
+        let rate = report.initial_sync.bytes_per_second;
+        merge(report, &self.progress, rate);
     }
 
     /// Be stalled.

@@ -1,0 +1,24 @@
+# What a person does here. `make help` lists it.
+SHELL := bash
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+
+tools: ## install the real parts that tests and demo run (mongods, control plane) into a cache
+	@scripts/tools.sh
+
+test: ## run all tests, on real mongods and a real control plane
+	@scripts/tools.sh mongod control-plane
+	$(CARGO) test --all-targets
+
+lint: ## format, lints as errors, generated files up to date
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets -- -D warnings
+	scripts/generate.sh --check
+
+generate: ## write generated files anew: CRD, install.yaml
+	scripts/generate.sh
+
+.PHONY: help tools test lint generate

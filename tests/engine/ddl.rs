@@ -1,0 +1,93 @@
+//! DDL while streaming.
+
+use clustersync::sync::{Phase, Reason};
+use mongodb::bson::doc;
+use mongodb::options::IndexOptions;
+
+use crate::clone::index;
+use crate::world::World;
+
+#[tokio::test]
+async fn ddl_is_followed() {
+    let world = World::shared("ddl").await;
+    for name in ["a", "b", "c", "d"] {
+        world.fill(name, 300, 20).await;
+    }
+    index(&world, "a", doc! {"n": 1}, IndexOptions::default()).await;
+    let sync = world.start();
+    sync.phase(Phase::Streaming).await;
+    // create with options, and data at once
+    let options = doc! {"create": "made", "collation": {"locale": "en", "strength": 2}, "validator": {"n": {"$gte": 0}}};
+    world.src().run_command(options).await.unwrap();
+    world.coll("made").insert_one(doc! {"_id": 1, "n": 5}).await.unwrap();
+    // indexes: new, unique, dropped, dropped and made again otherwise
+    index(&world, "b", doc! {"n": 1}, IndexOptions::default()).await;
+    index(&world, "b", doc! {"u": -1}, IndexOptions::builder().unique(true).build()).await;
+    world.coll("a").drop_index("n_1").await.unwrap();
+    index(&world, "a", doc! {"n": 1}, IndexOptions::builder().sparse(true).build()).await;
+    // rename, rename over another, drop and create again under the same name
+    let admin = world.source.database("admin");
+    admin.run_command(doc! {"renameCollection": "ddl.a", "to": "ddl.a2"}).await.unwrap();
+    world.coll("a2").update_many(doc! {}, doc! {"$inc": {"n": 1}}).await.unwrap();
+    admin.run_command(doc! {"renameCollection": "ddl.c", "to": "ddl.d", "dropTarget": true}).await.unwrap();
+    world.coll("d").delete_one(doc! {"_id": 3}).await.unwrap();
+    world.coll("b").insert_one(doc! {"_id": "x", "u": "x"}).await.unwrap();
+    world.coll("made").drop().await.unwrap();
+    world.coll("made").insert_one(doc! {"_id": "again"}).await.unwrap();
+    // a transaction that creates
+    let mut session = world.source.start_session().await.unwrap();
+    session.start_transaction().await.unwrap();
+    world.coll("in_txn").insert_one(doc! {"_id": 1}).session(&mut session).await.unwrap();
+    world
+        .coll("a2")
+        .update_one(doc! {"_id": 1}, doc! {"$set": {"txn": true}})
+        .session(&mut session)
+        .await
+        .unwrap();
+    session.commit_transaction().await.unwrap();
+    world.caught_up(&sync).await;
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    world.assert_identical(true).await;
+    sync.want(clustersync::sync::DesiredState::Completed);
+    sync.phase(Phase::Completed).await;
+    world.assert_identical(false).await;
+    sync.stop().await;
+}
+
+#[tokio::test]
+async fn ddl_that_is_not_followed_stops_the_sync_by_name() {
+    let world = World::shared("ddl_stop").await;
+    world.fill("c", 10, 10).await;
+    let sync = world.start();
+    sync.phase(Phase::Streaming).await;
+    world.src().run_command(doc! {"collMod": "c", "validator": {"n": {"$gte": 0}}}).await.unwrap();
+    let report = sync.stalled(Reason::UnsupportedEvent).await;
+    assert!(report.message.contains("modify") && report.message.contains("ddl_stop.c"), "{}", report.message);
+    sync.stop().await;
+}
+
+#[tokio::test]
+async fn ddl_during_the_clone_is_followed() {
+    let world = World::shared("ddl_clone").await;
+    for number in 0..6 {
+        world.fill(&format!("c{number}"), 12_000, 800).await;
+    }
+    let mut config = world.config();
+    config.limits.bytes_per_second = 12 << 20;
+    config.initial_sync.parallel_collections = 2;
+    let sync = crate::world::Sync::start(config);
+    sync.until("cloning", |report| report.initial_sync.documents > 2_000).await;
+    let admin = world.source.database("admin");
+    world.coll("c0").drop().await.unwrap();
+    admin.run_command(doc! {"renameCollection": "ddl_clone.c1", "to": "ddl_clone.r1"}).await.unwrap();
+    admin.run_command(doc! {"renameCollection": "ddl_clone.c5", "to": "ddl_clone.r5"}).await.unwrap();
+    world.coll("c4").drop().await.unwrap();
+    index(&world, "c3", doc! {"n": 1}, IndexOptions::default()).await;
+    world.coll("r5").update_many(doc! {"n": 3}, doc! {"$set": {"late": 1}}).await.unwrap();
+    world.fill("new", 30, 10).await;
+    sync.phase(Phase::Streaming).await;
+    world.caught_up(&sync).await;
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    world.assert_identical(true).await;
+    sync.stop().await;
+}

@@ -1,0 +1,219 @@
+//! Sudden ends: SIGKILL and SIGSTOP of a real process that runs a sync.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clustersync::sync::{Desired, DesiredState, Phase, Report, spawn};
+use mongodb::bson::{Document, doc};
+use tokio::sync::watch;
+
+use crate::lab::process::{Folder, Process};
+use crate::world::{World, holder};
+
+/// A process that runs a sync: this test binary, started again to run `worker_process` only.
+pub struct Worker {
+    process: Process,
+    folder: Folder,
+}
+
+impl Worker {
+    pub fn start(world: &World, bytes_per_second: u64) -> Self {
+        let folder = Folder::new("worker");
+        let env = [
+            ("CLUSTERSYNC_TEST_WORKER", folder.0.display().to_string()),
+            ("CLUSTERSYNC_TEST_SOURCE", world.source_uri.clone()),
+            ("CLUSTERSYNC_TEST_TARGET", world.target_uri.clone()),
+            ("CLUSTERSYNC_TEST_DB", world.db.clone()),
+            ("CLUSTERSYNC_TEST_LIMIT", bytes_per_second.to_string()),
+        ]
+        .map(|(name, value)| (name.to_owned(), value));
+        let args = ["kill::worker_process", "--exact", "--ignored", "--nocapture"].map(str::to_owned);
+        let process = Process::start(&std::env::current_exe().unwrap(), &args, &env, &folder.0, "worker");
+        Self { process, folder }
+    }
+
+    /// Fields of the last report: `name=value` lines.
+    pub fn field(&self, name: &str) -> String {
+        let text = std::fs::read_to_string(self.folder.0.join("report")).unwrap_or_default();
+        let line =
+            text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=').map(str::to_owned));
+        line.unwrap_or_default()
+    }
+
+    pub fn number(&self, name: &str) -> u64 {
+        self.field(name).parse().unwrap_or(0)
+    }
+
+    pub async fn until(&mut self, what: &str, reached: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(90);
+        while !reached(self) {
+            assert!(self.process.is_running(), "the worker ended: {}", self.process.output());
+            assert!(Instant::now() < deadline, "not {what}: {}", self.process.output());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    pub fn kill(mut self) {
+        self.process.kill();
+    }
+
+    pub fn signal(&self, signal: &str) {
+        self.process.signal(signal);
+    }
+
+    pub fn output(&self) -> String {
+        self.process.output()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "run by other tests as a process"]
+async fn worker_process() {
+    let Ok(folder) = std::env::var("CLUSTERSYNC_TEST_WORKER") else { return };
+    let get = |name: &str| std::env::var(format!("CLUSTERSYNC_TEST_{name}")).unwrap();
+    crate::lab::crypto();
+    clustersync::telemetry::logs::install(&clustersync::telemetry::logs::LogOptions {
+        level: "info".into(),
+        json: false,
+        no_color: true,
+    });
+    let client = || async { mongodb::Client::with_uri_str(get("SOURCE")).await.unwrap() };
+    let world = World {
+        source_uri: get("SOURCE"),
+        target_uri: get("TARGET"),
+        source: client().await,
+        target: client().await,
+        db: get("DB"),
+    };
+    let mut config = world.config();
+    config.limits.bytes_per_second = get("LIMIT").parse().unwrap();
+    config.holder = holder();
+    let (sender, receiver) = watch::channel(Desired::default());
+    let handle = spawn(config, receiver);
+    let path = PathBuf::from(folder);
+    loop {
+        let report = handle.report.borrow().clone();
+        std::fs::write(path.join("report.new"), lines(&report)).unwrap();
+        std::fs::rename(path.join("report.new"), path.join("report")).unwrap();
+        if std::fs::read_to_string(path.join("desired")).is_ok_and(|state| state == "Completed") {
+            sender.send_modify(|desired| desired.state = DesiredState::Completed);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn lines(report: &Report) -> String {
+    let clone = &report.initial_sync;
+    format!(
+        "phase={}\ndocuments={}\ncopied={}\npartitions={}\npartitions_done={}\npartitions_copied={}\napplied={}\nepoch={}\n",
+        report.phase,
+        clone.documents,
+        clone.documents_copied,
+        clone.partitions_total,
+        clone.partitions_done,
+        clone.partitions_copied,
+        report.replication.events_applied,
+        report.epoch
+    )
+}
+
+#[tokio::test]
+async fn killed_in_the_clone_and_while_streaming_it_goes_on_where_it_was() {
+    let world = World::shared("killed").await;
+    world.fill("big", 60_000, 900).await;
+    world.fill("small", 50, 10).await;
+    let mut worker = Worker::start(&world, 14 << 20);
+    worker.until("half cloned", |worker| worker.number("partitions_done") >= 4).await;
+    let (done, documents) = (worker.number("partitions_done"), worker.number("documents"));
+    worker.kill();
+    for n in 0..500 {
+        world.coll("big").update_one(doc! {"_id": n * 100}, doc! {"$set": {"while": "down"}}).await.unwrap();
+    }
+    let mut worker = Worker::start(&world, 0);
+    worker.until("streaming", |worker| worker.field("phase") == "Streaming").await;
+    let total = worker.number("partitions");
+    assert_eq!(worker.number("partitions_done"), total);
+    assert!(worker.number("partitions_copied") <= total - done, "a finished partition was copied again");
+    assert!(worker.number("copied") <= 60_050 - documents, "documents were copied twice");
+    // Kill while events are being applied.
+    let writer = {
+        let coll = world.coll("big");
+        tokio::spawn(async move {
+            for n in 0..4_000_i32 {
+                let id = n % 900;
+                coll.update_one(doc! {"_id": id}, doc! {"$inc": {"count": 1}, "$push": {"log": n}})
+                    .await
+                    .unwrap();
+            }
+        })
+    };
+    worker.until("applying", |worker| worker.number("applied") > 300).await;
+    worker.kill();
+    writer.await.unwrap();
+    let mut worker = Worker::start(&world, 0);
+    worker.until("streaming", |worker| worker.field("phase") == "Streaming").await;
+    std::fs::write(worker.folder.0.join("desired"), "Completed").unwrap();
+    worker.until("completed", |worker| worker.field("phase") == "Completed").await;
+    world.assert_identical(false).await;
+}
+
+/// A process is frozen, another takes over, the first wakes: the target's server refuses its writes.
+async fn wakes_late(db: &str, in_the_clone: bool) {
+    let world = World::shared(db).await;
+    world.fill("big", if in_the_clone { 60_000 } else { 500 }, 900).await;
+    let mut old = Worker::start(&world, if in_the_clone { 10 << 20 } else { 0 });
+    if in_the_clone {
+        old.until("cloning", |worker| worker.number("documents") > 5_000).await;
+    } else {
+        old.until("streaming", |worker| worker.field("phase") == "Streaming").await;
+    }
+    let running = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let writer = {
+        let (coll, running) = (world.coll("big"), running.clone());
+        tokio::spawn(async move {
+            let mut n = 0_i32;
+            while running.load(std::sync::atomic::Ordering::Relaxed) {
+                n += 1;
+                coll.update_one(doc! {"_id": n % 400}, doc! {"$push": {"log": n}}).await.unwrap();
+            }
+        })
+    };
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    old.signal("STOP");
+    let first_epoch = old.number("epoch");
+    let new = world.start();
+    let report = new.phase(Phase::Streaming).await;
+    assert!(report.epoch > i64::try_from(first_epoch).unwrap());
+    old.signal("CONT");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(old.output().contains("overtaken") || old.output().contains("held by"), "{}", old.output());
+    assert_eq!(new.report().epoch, report.epoch, "the sleeper took the sync back");
+    running.store(false, std::sync::atomic::Ordering::Relaxed);
+    writer.await.unwrap();
+    world.caught_up(&new).await;
+    world.assert_identical(true).await;
+    let slots: Vec<Document> = futures::TryStreamExt::try_collect(
+        world
+            .target
+            .database("clustersync")
+            .collection::<Document>("slots")
+            .find(doc! {"sync": db})
+            .await
+            .unwrap(),
+    )
+    .await
+    .unwrap();
+    assert!(slots.iter().all(|slot| slot.get_i64("epoch").unwrap() == report.epoch), "{slots:?}");
+    old.kill();
+    new.stop().await;
+}
+
+#[tokio::test]
+async fn a_stopped_owner_that_wakes_late_is_refused_in_the_stream() {
+    wakes_late("late_stream", false).await;
+}
+
+#[tokio::test]
+async fn a_stopped_owner_that_wakes_late_is_refused_in_the_clone() {
+    wakes_late("late_clone", true).await;
+}

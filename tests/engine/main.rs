@@ -1,0 +1,15 @@
+//! The engine on real replica sets.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::pedantic)]
+
+#[path = "../lab/mod.rs"]
+mod lab;
+
+mod bad_input;
+mod clone;
+mod compare;
+mod ddl;
+mod failover;
+mod kill;
+mod random;
+mod state;
+mod world;

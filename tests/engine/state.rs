@@ -1,0 +1,166 @@
+//! Durable state: resume, adoption, claims, a lost oplog, a replaced source.
+
+use std::time::Duration;
+
+use clustersync::sync::{Desired, DesiredState, Phase, Reason, lifecycle};
+use mongodb::bson::{Document, doc};
+
+use crate::lab::mongod::{Options, ReplicaSet};
+use crate::world::{Sync, World, holder, shared};
+
+#[tokio::test]
+async fn a_stopped_sync_resumes_without_cloning_again() {
+    let world = World::shared("resumed").await;
+    world.fill("c", 500, 10).await;
+    let sync = world.start();
+    sync.phase(Phase::Streaming).await;
+    sync.stop().await;
+    world.coll("c").insert_one(doc! {"_id": "meanwhile"}).await.unwrap();
+    let began = std::time::Instant::now();
+    let sync = world.start();
+    let report = sync.phase(Phase::Streaming).await;
+    assert!(began.elapsed() < Duration::from_secs(5), "a clean hand-over waited {:?}", began.elapsed());
+    assert_eq!(report.initial_sync.documents_copied, 0);
+    world.caught_up(&sync).await;
+    world.assert_identical(true).await;
+    sync.stop().await;
+}
+
+#[tokio::test]
+async fn a_changed_scope_is_not_a_wider_sync() {
+    let world = World::shared("scoped").await;
+    world.fill("c", 5, 10).await;
+    let sync = world.start();
+    sync.phase(Phase::Streaming).await;
+    sync.stop().await;
+    let mut config = world.config();
+    config.scope = clustersync::sync::scope::Scope::new(&[], &[]).unwrap();
+    let sync = Sync::start(config);
+    sync.stalled(Reason::ScopeChanged).await;
+    sync.stop().await;
+}
+
+#[tokio::test]
+async fn two_syncs_do_not_write_to_one_collection() {
+    let world = World::shared("claimed").await;
+    world.fill("c", 5, 10).await;
+    let first = world.start();
+    first.phase(Phase::Streaming).await;
+    let mut config = world.config();
+    config.id = "claimed-second".to_owned();
+    let second = Sync::start(config.clone());
+    let report = second.stalled(Reason::TargetInUse).await;
+    assert!(report.message.contains("'claimed'"), "{}", report.message);
+    // When the first is complete, its claims are gone; the data still is not overwritten unasked.
+    first.want(DesiredState::Completed);
+    first.phase(Phase::Completed).await;
+    second.desired.send_modify(|desired| desired.retry = "again".to_owned());
+    second.until("not empty", |report| report.reason == Some(Reason::TargetNotEmpty)).await;
+    second.stop().await;
+    first.stop().await;
+}
+
+#[tokio::test]
+async fn a_restart_clones_anew_only_where_the_user_allows_it() {
+    let world = World::shared("restarted").await;
+    world.fill("c", 50, 10).await;
+    let sync = world.start();
+    sync.phase(Phase::Streaming).await;
+    sync.stop().await;
+    let mut config = world.config();
+    config.initial_sync.on_existing_data = clustersync::sync::config::OnExistingData::Drop;
+    let desired = Desired { restart: "now".to_owned(), ..Desired::default() };
+    let sync = Sync::start_with(config, desired);
+    let report = sync
+        .until("cloned anew", |report| report.phase == Phase::Streaming && report.handled_restart == "now")
+        .await;
+    assert_eq!(report.initial_sync.documents_copied, 50);
+    world.caught_up(&sync).await;
+    world.assert_identical(true).await;
+    sync.stop().await;
+}
+
+#[tokio::test]
+async fn durable_state_can_be_deleted_and_user_data_stays() {
+    let world = World::shared("deleted").await;
+    world.fill("c", 5, 10).await;
+    let sync = world.start();
+    sync.phase(Phase::Streaming).await;
+    let mut config = world.config();
+    config.holder = holder();
+    let refused = lifecycle::delete_state(&config).await.unwrap_err();
+    assert_eq!(refused.reason(), Reason::OwnedElsewhere);
+    sync.stop().await;
+    lifecycle::delete_state(&config).await.unwrap();
+    let metadata = world.target.database("clustersync");
+    for name in ["owners", "syncs", "slots", "collections", "indexes", "claims"] {
+        let filter = doc! {"$or": [{"_id": "deleted"}, {"sync": "deleted"}]};
+        let left = metadata.collection::<Document>(name).count_documents(filter).await.unwrap();
+        assert_eq!(left, 0, "{name}");
+    }
+    world.assert_identical(true).await;
+}
+
+#[tokio::test]
+async fn an_oplog_that_rolled_over_while_paused_is_said() {
+    let (_, target) = shared().await;
+    let mut options = Options::new("tiny");
+    options.oplog = 16;
+    // The server keeps the oplog back to its last checkpoint: take one every second.
+    options.extra = vec!["--syncdelay".to_owned(), "1".to_owned()];
+    let source = ReplicaSet::start(options).await;
+    let world = World::on(&source, target, "oplog_lost").await;
+    world.fill("c", 100, 10).await;
+    let sync = world.start();
+    sync.phase(Phase::Streaming).await;
+    sync.want(DesiredState::Paused);
+    sync.phase(Phase::Paused).await;
+    let witness = {
+        let state = world.target.database("clustersync").collection::<Document>("syncs");
+        let record = state.find_one(doc! {"_id": "oplog_lost"}).await.unwrap().unwrap();
+        record.get_document("witness").unwrap().get_timestamp("time").unwrap()
+    };
+    let filler = "x".repeat(1 << 20);
+    let other = world.source.database("other").collection::<Document>("bulk");
+    let mut rolled = false;
+    for round in 0..60 {
+        let some: Vec<Document> = (0..8).map(|n| doc! {"_id": round * 100 + n, "f": &filler}).collect();
+        other.insert_many(some).await.unwrap();
+        other.delete_many(doc! {}).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let oldest = world
+            .source
+            .database("local")
+            .collection::<Document>("oplog.rs")
+            .find_one(doc! {})
+            .sort(doc! {"$natural": 1})
+            .await
+            .unwrap()
+            .unwrap();
+        rolled = oldest.get_timestamp("ts").unwrap() > witness;
+        if rolled {
+            break;
+        }
+    }
+    assert!(rolled, "the oplog did not roll over");
+    sync.want(DesiredState::Running);
+    let report = sync.stalled(Reason::OplogLost).await;
+    assert!(report.message.contains("requests.restart"), "{}", report.message);
+    sync.stop().await;
+}
+
+#[tokio::test]
+async fn another_set_under_the_same_address_is_found() {
+    let (first, target) = shared().await;
+    let world = World::on(first, target, "replaced").await;
+    world.fill("c", 5, 10).await;
+    let sync = world.start();
+    sync.phase(Phase::Streaming).await;
+    sync.stop().await;
+    let second = ReplicaSet::start(Options::new("src")).await;
+    let mut config = world.config();
+    config.source = clustersync::sync::endpoint::EndpointConfig::parse(&second.uri(), false).unwrap();
+    let sync = Sync::start(config);
+    sync.stalled(Reason::SourceReplaced).await;
+    sync.stop().await;
+}
