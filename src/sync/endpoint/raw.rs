@@ -275,7 +275,7 @@ mod tests {
         doc! {
             "_id": 7, "a": 1.5, "b": "text", "c": {"d": [1_i64, {"e": null}]}, "f": true,
             "g": ObjectId::new(), "h": DateTime::from_millis(5), "i": Bson::Timestamp(Timestamp { time: 9, increment: 2 }),
-            "j": Bson::RegularExpression(Regex::try_from(("^x", "i")).unwrap()), "k": Bson::Symbol("s".into()),
+            "j": Bson::RegularExpression(Regex { pattern: "^x".try_into().unwrap(), options: "i".try_into().unwrap() }), "k": Bson::Symbol("s".into()),
             "l": Bson::JavaScriptCode("f()".into()), "m": Bson::MinKey, "n": Bson::MaxKey, "o": Bson::Undefined,
             "p": Bson::JavaScriptCodeWithScope(JavaScriptCodeWithScope { code: "g".into(), scope: doc! {"x": 1} }),
             "q": Binary { subtype: BinarySubtype::Generic, bytes: vec![1, 2, 3] }, "r": "1.5".parse::<Decimal128>().unwrap(),
