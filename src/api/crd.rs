@@ -55,7 +55,7 @@ mod tests {
                 found.push(format!("{path}: a string without maxLength"));
             }
             Some("array") if schema.max_items.is_none() => {
-                found.push(format!("{path}: a list without maxItems"))
+                found.push(format!("{path}: a list without maxItems"));
             }
             None => found.push(format!("{path}: no type")),
             _ => {}

@@ -359,17 +359,15 @@ mod tests {
 
     #[test]
     fn no_message_holds_what_a_secret_holds() {
-        let resource = resource(WITH_SECRETS);
-        let mut objects = secrets();
-        objects[1] = secret("tgt", &[("uri", "mongodb://u:s3cr3t@b:2/?bad=option")]);
+        let resource =
+            resource(r#"{source: {uri: "mongodb://a"}, target: {uriSecretRef: {name: tgt, key: uri}}}"#);
+        let objects = vec![secret("tgt", &[("uri", "mongodb://u:s3cr3t@b:2/?bad=option")])];
         let holder = Holder { id: "h".into(), term: None };
-        if let Err(error) =
-            Material::resolve(&resource, &fetched(objects)).and_then(|m| m.configuration(holder).map(drop))
-        {
-            assert_eq!(error.reason, Reason::InvalidConfiguration);
-            assert!(error.message.contains("Secret tgt, key uri"), "{}", error.message);
-            assert!(!error.message.contains("s3cr3t"), "{}", error.message);
-        }
+        let material = Material::resolve(&resource, &fetched(objects)).ok().unwrap();
+        let error = material.configuration(holder).err().unwrap();
+        assert_eq!(error.reason, Reason::InvalidConfiguration);
+        assert!(error.message.contains("Secret tgt, key uri"), "{}", error.message);
+        assert!(!error.message.contains("s3cr3t"), "{}", error.message);
     }
 
     #[test]
