@@ -166,9 +166,10 @@ impl Router {
             match state {
                 // Its clone will read from a time after this event.
                 CollectionState::Pending => return Ok(Verdict::Discard),
-                CollectionState::Cloned if read(event.time) => return Ok(Verdict::Discard),
+                CollectionState::Cloned | CollectionState::Cloning if read(event.time) => {
+                    return Ok(Verdict::Discard);
+                }
                 CollectionState::Cloned => return Ok(Verdict::Apply(collection)),
-                CollectionState::Cloning if read(event.time) => return Ok(Verdict::Discard),
                 CollectionState::Creating | CollectionState::Cloning => {
                     self.flush();
                     let catalog = Arc::clone(&self.ctx.catalog);

@@ -255,12 +255,13 @@ impl Store {
             let batch = batch.map_err(|error| self.target.failure(&error))?;
             let documents = batch.doc_slices().map_err(|error| self.target.failure(&error))?;
             for element in documents {
-                let document = element.ok().and_then(|element| element.as_document()).ok_or_else(|| {
-                    Error::new(
-                        Reason::StateMismatch,
-                        format!("{}.{collection} holds what is no document", self.db),
-                    )
-                })?;
+                let document =
+                    element.ok().and_then(mongodb::bson::RawBsonRef::as_document).ok_or_else(|| {
+                        Error::new(
+                            Reason::StateMismatch,
+                            format!("{}.{collection} holds what is no document", self.db),
+                        )
+                    })?;
                 all.push(deserialize_from_slice(document.as_bytes()).map_err(|error| {
                     Error::new(
                         Reason::StateMismatch,

@@ -69,7 +69,7 @@ fn before(time: Timestamp) -> Timestamp {
     }
 }
 
-/// The time in a resume token: a KeyString that begins with the type of a timestamp and its eight bytes.
+/// The time in a resume token: a `KeyString` that begins with the type of a timestamp and its eight bytes.
 pub fn token_time(token: &str) -> Option<Timestamp> {
     let hex = token.get(..18)?;
     let seconds = u32::from_str_radix(hex.strip_prefix("82")?.get(..8)?, 16).ok()?;
