@@ -9,6 +9,11 @@ help: ## this list
 tools: ## install the real parts that tests and demo run (mongods, control plane) into a cache
 	@scripts/tools.sh
 
+demo: ## the main job on real databases: clone, accidents, cutover, comparison (KEEP=1 leaves it up)
+	@scripts/tools.sh mongod control-plane flights
+	$(CARGO) build --bin clustersync --example demo
+	@$(CARGO) run -q --example demo
+
 test: ## run all tests, on real mongods and a real control plane
 	@scripts/tools.sh mongod control-plane
 	$(CARGO) test --all-targets
@@ -21,4 +26,4 @@ lint: ## format, lints as errors, generated files up to date
 generate: ## write generated files anew: CRD, install.yaml
 	scripts/generate.sh
 
-.PHONY: help tools test lint generate
+.PHONY: help tools demo test lint generate

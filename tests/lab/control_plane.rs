@@ -114,10 +114,14 @@ impl ControlPlane {
     }
 
     pub fn kubectl_as(&self, kubeconfig: &Path, args: &[&str], input: &str) -> Output {
+        Self::run_kubectl(kubeconfig, &self.folder.0, args, input)
+    }
+
+    pub fn run_kubectl(kubeconfig: &Path, home: &Path, args: &[&str], input: &str) -> Output {
         use std::io::Write;
         let mut child = Command::new(super::tool("CLUSTERSYNC_KUBECTL"))
             .env("KUBECONFIG", kubeconfig)
-            .env("HOME", &self.folder.0)
+            .env("HOME", home)
             .args(args)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
