@@ -37,15 +37,16 @@ enum Command {
 
 /// How to log; to stderr.
 #[derive(Args, Clone, Debug)]
+#[allow(clippy::struct_field_names)] // The names are the flags.
 struct LogArgs {
     /// Which lines are written
     #[arg(long, global = true, value_name = "LEVEL", default_value_t = from_environment("LOG_LEVEL", "info"),
           value_parser = ["trace", "debug", "info", "warn", "error", "fatal"])]
     log_level: String,
-    /// One JSON object a line [env: CLUSTERSYNC_LOG_JSON]
+    /// One JSON object a line (environment: `CLUSTERSYNC_LOG_JSON`)
     #[arg(long, global = true, default_value_t = from_environment("LOG_JSON", "false") == "true")]
     log_json: bool,
-    /// No colours, even at a terminal [env: CLUSTERSYNC_LOG_NO_COLOR]
+    /// No colours, even at a terminal (environment: `CLUSTERSYNC_LOG_NO_COLOR`)
     #[arg(long, global = true, default_value_t = from_environment("LOG_NO_COLOR", "false") == "true")]
     log_no_color: bool,
 }

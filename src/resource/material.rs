@@ -170,7 +170,7 @@ impl EndpointMaterial {
         }
         if let Some(ca) = &self.ca {
             endpoint = endpoint
-                .with_ca(ca.clone())
+                .with_ca(ca)
                 .map_err(|error| Unusable::invalid(format!("{origin}, with tls.ca: {error}")))?;
         }
         Ok(endpoint.with_read_preference(self.read_preference))

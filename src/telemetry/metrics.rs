@@ -64,7 +64,7 @@ const GAUGES: &[(&str, &str, Number)] = &[
         r.target.connected.map(|yes| f64::from(u8::from(yes)))
     }),
     ("unsuccessful_indexes", "Indexes that the cutover could not restore.", |r| {
-        r.completion.as_ref().map(|completion| completion.unsuccessful_indexes.len() as f64)
+        r.completion.as_ref().and_then(|completion| count(completion.unsuccessful_indexes.len() as u64))
     }),
 ];
 

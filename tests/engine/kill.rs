@@ -55,6 +55,9 @@ impl Worker {
 
     pub fn kill(mut self) {
         self.process.kill();
+        if std::env::var("RUST_LOG").is_ok() {
+            println!("--- worker\n{}", self.process.output());
+        }
     }
 
     pub fn signal(&self, signal: &str) {

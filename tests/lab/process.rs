@@ -89,7 +89,10 @@ impl Process {
     /// SIGKILL, and wait until it is gone.
     pub fn kill(&mut self) {
         self.signal("KILL");
-        let _ = self.wrapper.wait();
+        // Not `wait`: it closes the pipe, and the shell would take that for our end and remove the folder.
+        while self.wrapper.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// SIGTERM, and how long it took to end; panics after a minute.

@@ -158,10 +158,10 @@ impl Ddl {
     async fn of_collection(&mut self, event: &Event<'_>, collection: Arc<Collection>) -> Result<()> {
         self.quiesce(&collection).await;
         let catalog = Arc::clone(&self.ctx.catalog);
-        let _ddl = catalog.ddl.lock().await;
+        let guard = catalog.ddl.lock().await;
         if collection.state() == CollectionState::Creating {
             // Its clone began while we waited for the lock.
-            drop(_ddl);
+            drop(guard);
             return Box::pin(self.of_collection(event, collection)).await;
         }
         match event.kind {
@@ -264,11 +264,11 @@ impl Ddl {
             self.quiesce(replaced).await;
         }
         let catalog = Arc::clone(&self.ctx.catalog);
-        let _ddl = catalog.ddl.lock().await;
+        let guard = catalog.ddl.lock().await;
         let settled =
             |collection: &Collection| collection.state() != CollectionState::Creating || collection.is_gone();
         if !settled(&collection) || replaced.as_ref().is_some_and(|replaced| !settled(replaced)) {
-            drop(_ddl);
+            drop(guard);
             return Box::pin(self.rename(event, Some(collection))).await;
         }
         let _hold = self.ctx.builder.hold(collection.uuid).await?;

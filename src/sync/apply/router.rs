@@ -15,7 +15,7 @@ use crate::sync::context::Context;
 use crate::sync::endpoint::cursor::{Batch, Slice};
 use crate::sync::error::{Error, Reason, Result};
 use crate::sync::state::CollectionState;
-use crate::sync::stream::reader::EventBatch;
+use crate::sync::stream::reader::{EventBatch, token_time};
 use crate::sync::stream::{Event, Kind};
 
 /// Routes events.
@@ -166,9 +166,10 @@ impl Router {
             match state {
                 // Its clone will read from a time after this event.
                 CollectionState::Pending => return Ok(Verdict::Discard),
-                CollectionState::Cloned if read(event.time) => return Ok(Verdict::Discard),
+                CollectionState::Cloned | CollectionState::Cloning if read(event.time) => {
+                    return Ok(Verdict::Discard);
+                }
                 CollectionState::Cloned => return Ok(Verdict::Apply(collection)),
-                CollectionState::Cloning if read(event.time) => return Ok(Verdict::Discard),
                 CollectionState::Creating | CollectionState::Cloning => {
                     self.flush();
                     let catalog = Arc::clone(&self.ctx.catalog);
@@ -218,25 +219,5 @@ impl Router {
             // A lane that is gone has failed; its error ends this run.
             let _ = lane.sender.send(changes);
         }
-    }
-}
-
-/// The time in a resume token: a KeyString that begins with the type of a timestamp and its eight bytes.
-pub fn token_time(token: &str) -> Option<Timestamp> {
-    let hex = token.get(..18)?;
-    let seconds = u32::from_str_radix(hex.strip_prefix("82")?.get(..8)?, 16).ok()?;
-    let increment = u32::from_str_radix(hex.get(10..18)?, 16).ok()?;
-    Some(Timestamp { time: seconds, increment })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_tokens_time_is_read() {
-        let time = token_time("826B0552C3000000022B0229296E04");
-        assert_eq!(time, Some(Timestamp { time: 0x6B05_52C3, increment: 2 }));
-        assert_eq!(token_time("8"), None);
     }
 }

@@ -193,7 +193,7 @@ impl EndpointConfig {
     }
 
     /// With a private CA bundle (PEM) in place of the public ones; turns TLS on.
-    pub fn with_ca(mut self, pem: Vec<u8>) -> Result<Self, UriError> {
+    pub fn with_ca(mut self, pem: &[u8]) -> Result<Self, UriError> {
         if !pem.windows(27).any(|window| window == b"-----BEGIN CERTIFICATE-----") {
             return Err(UriError("the CA bundle holds no certificate in PEM form".to_owned()));
         }
@@ -201,7 +201,7 @@ impl EndpointConfig {
         let memory =
             rustix::fs::memfd_create("ca.pem", rustix::fs::MemfdFlags::CLOEXEC).map_err(|_| keep())?;
         let mut file = File::from(memory);
-        file.write_all(&pem).map_err(|_| keep())?;
+        file.write_all(pem).map_err(|_| keep())?;
         self.ca = Some(Arc::new(file));
         Ok(self)
     }
@@ -373,11 +373,11 @@ mod tests {
     #[tokio::test]
     async fn a_ca_becomes_a_path_to_memory() {
         let pem = b"-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n".to_vec();
-        let config = EndpointConfig::parse("mongodb://h/", false).unwrap().with_ca(pem.clone()).unwrap();
+        let config = EndpointConfig::parse("mongodb://h/", false).unwrap().with_ca(&pem).unwrap();
         let options = config.client_options().await.unwrap();
         let Some(Tls::Enabled(tls)) = options.tls else { panic!("no TLS") };
         assert_eq!(std::fs::read(tls.ca_file_path.unwrap()).unwrap(), pem);
-        assert!(EndpointConfig::parse("mongodb://h/", false).unwrap().with_ca(b"nonsense".to_vec()).is_err());
+        assert!(EndpointConfig::parse("mongodb://h/", false).unwrap().with_ca(b"nonsense").is_err());
     }
 
     proptest! {

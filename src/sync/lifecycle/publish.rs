@@ -12,7 +12,7 @@ use crate::sync::progress::{Progress, lag_seconds};
 use crate::sync::report::{Phase, Report};
 
 /// How often numbers are published.
-const PUBLISH: Duration = Duration::from_millis(500);
+const PUBLISH_MILLIS: u64 = 500;
 
 /// Publications between two log lines.
 const LOG_EVERY: u32 = 20;
@@ -107,7 +107,7 @@ impl Publisher {
 
     /// Publish numbers for ever.
     pub async fn tick(self) {
-        let mut interval = tokio::time::interval(PUBLISH);
+        let mut interval = tokio::time::interval(Duration::from_millis(PUBLISH_MILLIS));
         let mut history: VecDeque<u64> = VecDeque::new();
         for number in 1_u32.. {
             interval.tick().await;
@@ -126,7 +126,7 @@ impl Publisher {
 
 fn rate(history: &VecDeque<u64>) -> u64 {
     let (Some(first), Some(last)) = (history.front(), history.back()) else { return 0 };
-    let millis = PUBLISH.as_millis() as u64 * (history.len() as u64).saturating_sub(1).max(1);
+    let millis = PUBLISH_MILLIS * (history.len() as u64).saturating_sub(1).max(1);
     last.saturating_sub(*first) * 1000 / millis
 }
 

@@ -1,6 +1,8 @@
 //! The beginning of a new sync: a token, the catalogue at that time, what stands in the way, and all of it
 //! recorded before anything is written to a user's collection.
 
+use std::fmt::Write as _;
+
 use mongodb::bson::doc;
 
 use super::Found;
@@ -185,7 +187,7 @@ fn listed(names: impl ExactSizeIterator<Item = String>) -> String {
     let count = names.len();
     let mut text = names.take(NAMED).collect::<Vec<_>>().join(", ");
     if count > NAMED {
-        text.push_str(&format!(" and {} more", count - NAMED));
+        let _ = write!(text, " and {} more", count - NAMED);
     }
     text
 }

@@ -59,7 +59,7 @@ pub async fn check(endpoint: &Endpoint, needed: Needed) -> Result<()> {
 }
 
 fn missing(auth: &Document, needed: Needed) -> Vec<&'static str> {
-    let users = auth.get_array("authenticatedUsers").map(Vec::len).unwrap_or(0);
+    let users = auth.get_array("authenticatedUsers").map_or(0, Vec::len);
     if users == 0 {
         return Vec::new();
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use mongodb::bson::{Bson, Document, doc};
 
 use super::store::{OWNERS, SLOTS, SYNCS, Store};
+use super::transaction::Session;
 use crate::sync::config::Holder;
 use crate::sync::endpoint::failure;
 use crate::sync::error::{Error, Reason, Result};
@@ -19,20 +20,14 @@ pub const RENEW_INTERVAL: Duration = Duration::from_millis(2_500);
 /// Take the sync: raises the epoch everywhere before anything is read. Fails with `OwnedElsewhere` while a fresh
 /// owner holds it.
 pub async fn acquire(store: Store, holder: &Holder) -> Result<Store> {
-    let epoch = take(&store, holder).await?;
-    let target = store.target();
-    target
-        .command(
-            store.db(),
-            doc! {"update": SYNCS, "updates": [{"q": {"_id": store.sync()}, "u": {"$set": {"epoch": epoch}}}],
-            "writeConcern": {"w": "majority"}},
-        )
-        .await?;
-    raise_slots(&store, epoch).await?;
-    Ok(store.owned(epoch))
+    let session = Session::open(store.target()).await?;
+    let (epoch, former) = take(&store, holder, session.id()).await?;
+    raise(&store, epoch, former).await?;
+    Ok(store.owned(epoch, session))
 }
 
-async fn take(store: &Store, holder: &Holder) -> Result<i64> {
+/// The new epoch, and the former owner's session.
+async fn take(store: &Store, holder: &Holder, session: &Document) -> Result<(i64, Option<Bson>)> {
     let target = store.target();
     let ttl = i64::try_from(OWNER_TTL.as_millis()).unwrap_or(i64::MAX);
     let mut may_take = vec![
@@ -47,23 +42,24 @@ async fn take(store: &Store, holder: &Holder) -> Result<i64> {
         let (lease, term) =
             holder.term.as_ref().map_or((String::new(), 0), |term| (term.lease.clone(), term.term));
         doc! {"epoch": epoch, "holder": {"$literal": &holder.id}, "lease": {"$literal": lease}, "term": term,
-        "renewedAt": "$$NOW"}
+        "session": {"$literal": session.clone()}, "renewedAt": "$$NOW"}
     };
     let raise = doc! {
         "findAndModify": OWNERS,
         "query": {"_id": store.sync(), "$or": may_take},
         "update": [{"$set": fields(doc! {"$add": ["$epoch", 1_i64]}.into())}],
-        "new": true,
+        "new": false,
         "writeConcern": {"w": "majority"},
     };
     let reply = target.command(store.db(), raise).await?;
-    if let Ok(owner) = reply.get_document("value") {
-        return owner.get_i64("epoch").map_err(|_| {
+    if let Ok(former) = reply.get_document("value") {
+        let epoch = former.get_i64("epoch").map_err(|_| {
             Error::new(
                 Reason::StateMismatch,
                 format!("the owner document of '{}' has no epoch", store.sync()),
             )
-        });
+        })?;
+        return Ok((epoch + 1, former.get("session").cloned()));
     }
     let create = doc! {
         "update": OWNERS,
@@ -75,7 +71,7 @@ async fn take(store: &Store, holder: &Holder) -> Result<i64> {
     };
     let reply = target.command(store.db(), create).await?;
     match super::transaction::write_error(&reply) {
-        None => Ok(1),
+        None => Ok((1, None)),
         Some(error) if error.code == failure::DUPLICATE_KEY => Err(held(store).await),
         Some(error) => Err(super::transaction::write_failure("the owner document", &error)),
     }
@@ -87,32 +83,41 @@ async fn held(store: &Store) -> Error {
     Error::new(Reason::OwnedElsewhere, format!("sync '{}' is held by {holder}", store.sync()))
 }
 
-/// Raise the epoch in every slot. An old owner's open transaction would make this wait, so it is killed first.
-async fn raise_slots(store: &Store, epoch: i64) -> Result<()> {
+/// Raise the epoch in the sync's document and in every slot. An old owner's open transaction would make this wait,
+/// so its sessions are killed first.
+async fn raise(store: &Store, epoch: i64, former: Option<Bson>) -> Result<()> {
     let mut last = None;
     for _ in 0..10 {
-        kill_sessions(store).await?;
-        let raise = doc! {
-            "update": SLOTS,
-            "updates": [{"q": {"sync": store.sync()}, "u": {"$set": {"epoch": epoch}}, "multi": true}],
-            "maxTimeMS": 2_000,
-            "writeConcern": {"w": "majority"},
+        kill_sessions(store, former.as_ref()).await?;
+        let sync = doc! {"q": {"_id": store.sync()}, "u": {"$set": {"epoch": epoch}}};
+        let slots = doc! {"q": {"sync": store.sync()}, "u": {"$set": {"epoch": epoch}}, "multi": true};
+        let raised = match raise_in(store, SYNCS, sync).await {
+            Ok(()) => raise_in(store, SLOTS, slots).await,
+            Err(error) => Err(error),
         };
-        match store.target().command(store.db(), raise).await {
-            Ok(reply) => match super::transaction::write_error(&reply) {
-                None => return Ok(()),
-                Some(error) => last = Some(super::transaction::write_failure("the slots", &error)),
-            },
+        match raised {
+            Ok(()) => return Ok(()),
             Err(error) => last = Some(error),
         }
     }
     Err(last.unwrap_or_else(|| store.lost()))
 }
 
-async fn kill_sessions(store: &Store) -> Result<()> {
+async fn raise_in(store: &Store, collection: &str, update: Document) -> Result<()> {
+    let raise = doc! {
+        "update": collection, "updates": [update], "maxTimeMS": 2_000, "writeConcern": {"w": "majority"},
+    };
+    let reply = store.target().command(store.db(), raise).await?;
+    match super::transaction::write_error(&reply) {
+        None => Ok(()),
+        Some(error) => Err(super::transaction::write_failure("the durable state", &error)),
+    }
+}
+
+async fn kill_sessions(store: &Store, former: Option<&Bson>) -> Result<()> {
     let slots =
         store.find::<Document>(SLOTS, doc! {"sync": store.sync(), "session": {"$exists": true}}).await?;
-    let mut sessions: Vec<Bson> = Vec::new();
+    let mut sessions: Vec<Bson> = former.cloned().into_iter().collect();
     for slot in slots {
         if let Some(session) = slot.get("session").filter(|session| !sessions.contains(session)) {
             sessions.push(session.clone());

@@ -1,5 +1,6 @@
 //! Access to the durable state of one sync by its owner.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use mongodb::bson::{
@@ -7,6 +8,7 @@ use mongodb::bson::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::Mutex;
 
 use super::record::{CollectionRecord, IndexRecord, SyncRecord};
 use super::slot::is_passing;
@@ -38,18 +40,22 @@ pub struct Store {
     db: String,
     sync: String,
     epoch: i64,
+    /// One session for all fenced writes, known to whoever takes over: it can kill a transaction that a dead or
+    /// frozen owner left open, which would hold the sync's document for a minute.
+    session: Option<Arc<Mutex<Session>>>,
 }
 
 impl Store {
     /// Open without owning: `epoch` 0 matches nothing, so every fenced write would be refused.
     pub fn new(target: Endpoint, db: &str, sync: &str) -> Self {
-        Self { target, db: db.to_owned(), sync: sync.to_owned(), epoch: 0 }
+        Self { target, db: db.to_owned(), sync: sync.to_owned(), epoch: 0, session: None }
     }
 
-    /// The same store as its owner.
+    /// The same store as its owner, who recorded `session` in the owner document.
     #[must_use]
-    pub fn owned(mut self, epoch: i64) -> Self {
+    pub fn owned(mut self, epoch: i64, session: Session) -> Self {
         self.epoch = epoch;
+        self.session = Some(Arc::new(Mutex::new(session)));
         self
     }
 
@@ -111,7 +117,8 @@ impl Store {
         operations: Vec<Operation>,
         check: impl Fn(&[Document]) -> Result<()> + Send,
     ) -> Result<Vec<Document>> {
-        let mut session = Session::open(&self.target).await?;
+        let session = self.session.as_ref().ok_or_else(|| self.lost())?;
+        let mut session = session.lock().await;
         let mut tries = 0;
         loop {
             match self.write_once(&mut session, &operations, &check).await {
@@ -248,12 +255,13 @@ impl Store {
             let batch = batch.map_err(|error| self.target.failure(&error))?;
             let documents = batch.doc_slices().map_err(|error| self.target.failure(&error))?;
             for element in documents {
-                let document = element.ok().and_then(|element| element.as_document()).ok_or_else(|| {
-                    Error::new(
-                        Reason::StateMismatch,
-                        format!("{}.{collection} holds what is no document", self.db),
-                    )
-                })?;
+                let document =
+                    element.ok().and_then(mongodb::bson::RawBsonRef::as_document).ok_or_else(|| {
+                        Error::new(
+                            Reason::StateMismatch,
+                            format!("{}.{collection} holds what is no document", self.db),
+                        )
+                    })?;
                 all.push(deserialize_from_slice(document.as_bytes()).map_err(|error| {
                     Error::new(
                         Reason::StateMismatch,

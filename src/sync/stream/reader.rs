@@ -45,16 +45,36 @@ fn command(scope: &Scope, resume: Option<&str>, batch_size: Option<i32>) -> Resu
         .map_err(|error| Error::new(Reason::Internal, format!("a command cannot be encoded: {error}")))
 }
 
-/// The beginning of a sync: a token before everything that will be streamed, and the time at which it was given.
+/// The beginning of a sync: a token, and a time up to which nothing needs to be streamed: every later event comes
+/// after the token. The server lets a new stream begin behind its last applied operation, which may be later than
+/// the majority-committed `operationTime` of its reply; a catalogue read at the latter would miss what is between.
 pub async fn start(source: &Endpoint, scope: &Scope) -> Result<(String, Timestamp)> {
     let mut cursor = source.cursor("admin", command(scope, None, Some(0))?, Fetch::default()).await?;
     let first = cursor.next().await?;
-    let opened = first
-        .as_ref()
-        .and_then(|batch| Some((batch.post_batch_token()?.to_owned(), batch.operation_time()?)));
+    let opened = first.as_ref().and_then(|batch| {
+        let token = batch.post_batch_token()?;
+        let time = before(token_time(token)?).max(batch.operation_time()?);
+        Some((token.to_owned(), time))
+    });
     opened.ok_or_else(|| {
         Error::new(Reason::Unsupported, "the source opened a change stream without a resume token")
     })
+}
+
+/// The last moment before `time`.
+fn before(time: Timestamp) -> Timestamp {
+    match time.increment {
+        0 => Timestamp { time: time.time.saturating_sub(1), increment: u32::MAX },
+        increment => Timestamp { time: time.time, increment: increment - 1 },
+    }
+}
+
+/// The time in a resume token: a `KeyString` that begins with the type of a timestamp and its eight bytes.
+pub fn token_time(token: &str) -> Option<Timestamp> {
+    let hex = token.get(..18)?;
+    let seconds = u32::from_str_radix(hex.strip_prefix("82")?.get(..8)?, 16).ok()?;
+    let increment = u32::from_str_radix(hex.get(10..18)?, 16).ok()?;
+    Some(Timestamp { time: seconds, increment })
 }
 
 /// Read batches from after `token` until the receiver is gone.
@@ -92,4 +112,23 @@ async fn open(ctx: &Context, token: &str) -> Result<Cursor> {
         .cursor("admin", command, fetch)
         .await
         .map_err(|error| error.context("opening the change stream"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tokens_time_is_read() {
+        let time = token_time("826B0552C3000000022B0229296E04");
+        assert_eq!(time, Some(Timestamp { time: 0x6B05_52C3, increment: 2 }));
+        assert_eq!(token_time("8"), None);
+    }
+
+    #[test]
+    fn the_moment_before_is_before() {
+        for time in [Timestamp { time: 5, increment: 0 }, Timestamp { time: 5, increment: 1 }] {
+            assert!(before(time) < time);
+        }
+    }
 }
