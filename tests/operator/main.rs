@@ -9,6 +9,7 @@ mod bad_input;
 mod budget;
 mod deletion;
 mod lifecycle;
+mod reference;
 mod replicas;
 mod rights;
 mod site;
