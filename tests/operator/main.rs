@@ -5,6 +5,7 @@
 mod lab;
 
 mod admission;
+mod apiserver;
 mod bad_input;
 mod budget;
 mod deletion;
