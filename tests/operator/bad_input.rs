@@ -68,6 +68,20 @@ async fn a_forbidden_option_and_an_unusable_filter_stall() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_secret_without_the_required_label_is_as_good_as_missing() {
+    let site = Site::new("labels");
+    let (source, _) = secrets(&site).await;
+    fill(&source, "labels", 10).await;
+    let _operator = site.operator(&["--require-secret-label"]);
+    succeed(site.apply(&cluster_sync("labels", "labels")));
+    let waiting = site.reason("labels", "CredentialsMissing");
+    let message = condition(&waiting, "Ready")["message"].as_str().unwrap();
+    assert!(message.contains("clustersync.dev/use=true"), "{message}");
+    site.kubectl(&["label", "secret", "source", "target", "clustersync.dev/use=true"]);
+    site.phase("labels", "Streaming");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_second_sync_of_a_target_namespace_is_refused() {
     let site = Site::new("claims");
     let (source, _) = secrets(&site).await;

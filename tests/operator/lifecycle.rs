@@ -110,3 +110,24 @@ async fn a_new_resource_adopts_by_sync_id() {
     }
     panic!("what changed meanwhile has not arrived");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resource_created_anew_under_the_same_name_is_another_one() {
+    let site = Site::new("again");
+    let (source, _) = secrets(&site).await;
+    fill(&source, "again", 50).await;
+    let operator = site.operator(&[]);
+    let sync = cluster_sync("same", "again");
+    succeed(site.apply(&sync));
+    let first = site.phase("same", "Streaming");
+    site.kubectl(&["delete", "csync", "same"]);
+    succeed(site.apply(&sync));
+    // The state, and the data, belong to the first one: nothing is adopted unasked.
+    let second = site.until("same", "refused", |object| condition(object, "Stalled")["status"] == "True");
+    let reason = condition(&second, "Stalled")["reason"].as_str().unwrap();
+    assert!(["TargetInUse", "TargetNotEmpty"].contains(&reason), "{second:#}");
+    assert_eq!(second["status"]["syncID"], second["metadata"]["uid"]);
+    assert_ne!(second["metadata"]["uid"], first["metadata"]["uid"]);
+    assert!(second["status"]["initialSync"]["completedAt"].is_null(), "{second:#}");
+    operator.until_log("resource deleted: stopping its sync");
+}
