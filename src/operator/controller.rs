@@ -388,7 +388,7 @@ async fn give_up_on(
         generation: metadata.generation.unwrap_or(0),
         resource_version: metadata.resource_version.clone().unwrap_or_default(),
         asked: Asked::default(),
-        state: SubjectState::Undecodable(Unusable::invalid(message)),
+        state: SubjectState::Undecodable(message),
         restarts: 0,
         notice: None,
     };

@@ -60,7 +60,7 @@ pub enum SubjectState {
     /// The spec cannot be used.
     Refused(Unusable),
     /// The object cannot be read: only the controller's part is written.
-    Undecodable(Unusable),
+    Undecodable(String),
 }
 
 /// What a publisher needs beside its subject.
@@ -189,9 +189,8 @@ impl Publisher {
                 Outcome::Running(&report)
             }
             SubjectState::Waiting(unusable) => Outcome::Waiting(unusable),
-            SubjectState::Refused(unusable) | SubjectState::Undecodable(unusable) => {
-                Outcome::Refused(unusable)
-            }
+            SubjectState::Refused(unusable) => Outcome::Refused(unusable),
+            SubjectState::Undecodable(why) => Outcome::Undecodable(why),
         };
         let judged = Judged { generation: subject.generation, asked: subject.asked.clone(), outcome };
         let controller = controller_status(&judged, &self.written, now);

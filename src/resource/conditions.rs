@@ -50,6 +50,8 @@ pub enum Outcome<'a> {
     Waiting(&'a Unusable),
     /// No worker: the spec cannot be used.
     Refused(&'a Unusable),
+    /// This version cannot read the resource, as the sentence says.
+    Undecodable(&'a str),
 }
 
 impl<'a> Outcome<'a> {
@@ -57,7 +59,7 @@ impl<'a> Outcome<'a> {
     pub fn report(&self) -> Option<&'a Report> {
         match self {
             Self::Running(report) => Some(report),
-            Self::Waiting(_) | Self::Refused(_) => None,
+            Self::Waiting(_) | Self::Refused(_) | Self::Undecodable(_) => None,
         }
     }
 }
@@ -147,6 +149,9 @@ fn standing(judged: &Judged<'_>, now: Timestamp) -> (Standing, String, String) {
     let report = match judged.outcome {
         Outcome::Waiting(unusable) => {
             return (Standing::Reconciling, unusable.reason.to_string(), unusable.message.clone());
+        }
+        Outcome::Undecodable(why) => {
+            return (Standing::Stalled, reasons::UNDECODABLE.into(), why.to_owned());
         }
         Outcome::Refused(unusable) => {
             return (Standing::Stalled, unusable.reason.to_string(), unusable.message.clone());

@@ -63,7 +63,7 @@ fn idle_phase(outcome: &Outcome<'_>) -> Phase {
     match outcome {
         Outcome::Running(report) => report.phase,
         Outcome::Waiting(_) => Phase::Pending,
-        Outcome::Refused(_) => Phase::Stalled,
+        Outcome::Refused(_) | Outcome::Undecodable(_) => Phase::Stalled,
     }
 }
 

@@ -1,0 +1,17 @@
+//! The operator as a process under its own service account, on a real control plane and real replica sets.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::pedantic)]
+
+#[path = "../lab/mod.rs"]
+mod lab;
+
+mod admission;
+mod apiserver;
+mod bad_input;
+mod budget;
+mod deletion;
+mod lifecycle;
+mod reference;
+mod replicas;
+mod rights;
+mod site;
+mod undecodable;
