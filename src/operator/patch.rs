@@ -89,7 +89,8 @@ impl StatusClient {
             "metadata": {
                 "name": incarnation.name,
                 "namespace": incarnation.namespace,
-                "uid": incarnation.uid,
+                // Refuses a zombie: no two objects ever have a version in common. A UID here would be ignored,
+                // the status subresource takes its metadata from what is stored.
                 "resourceVersion": incarnation.resource_version,
             },
             "status": status,

@@ -14,4 +14,5 @@ mod reference;
 mod replicas;
 mod rights;
 mod site;
+mod status;
 mod undecodable;
