@@ -18,6 +18,10 @@ test: ## run all tests, on real mongods and a real control plane
 	@scripts/tools.sh mongod control-plane
 	$(CARGO) test --all-targets
 
+bench: ## the engine against bare programs, in one run; ratios count (ROUNDS=n, default 3)
+	@scripts/tools.sh mongod
+	$(CARGO) run --release --example bench
+
 lint: ## format, lints as errors, generated files up to date
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets -- -D warnings
@@ -26,4 +30,4 @@ lint: ## format, lints as errors, generated files up to date
 generate: ## write generated files anew: CRD, install.yaml
 	scripts/generate.sh
 
-.PHONY: help tools demo test lint generate
+.PHONY: help tools demo test bench lint generate

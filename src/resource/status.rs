@@ -170,8 +170,7 @@ fn replication(report: &ReplicationReport) -> Option<ReplicationStatus> {
     let status = ReplicationStatus {
         checkpoint_time: report.checkpoint_time.and_then(wall_clock),
         lag_seconds: report.lag_seconds,
-        events_applied: (report.events_read > 0 || report.events_applied > 0)
-            .then(|| integer(report.events_applied)),
+        events_applied: report.applied_time.map(|_| integer(report.events_applied)),
         last_error: report.last_error.as_ref().map(last_error),
     };
     (status != ReplicationStatus::default()).then_some(status)

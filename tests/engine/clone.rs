@@ -163,3 +163,26 @@ async fn existing_data_is_kept_unless_asked_otherwise() {
     world.assert_identical(true).await;
     sync.stop().await;
 }
+
+#[tokio::test]
+async fn a_pause_in_the_clone_keeps_what_is_done() {
+    let world = World::shared("paused_clone").await;
+    world.fill("big", 50_000, 900).await;
+    let mut config = world.config();
+    config.limits.bytes_per_second = 20 << 20;
+    let sync = Sync::start(config);
+    sync.until("cloning", |report| report.initial_sync.partitions_done >= 2).await;
+    sync.want(DesiredState::Paused);
+    let report = sync.phase(Phase::Paused).await;
+    let copied = report.initial_sync.documents_copied;
+    assert!(copied < 50_000, "it was too fast to be paused");
+    world.coll("big").update_many(doc! {"n": 3}, doc! {"$set": {"paused": true}}).await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+    assert_eq!(sync.report().initial_sync.documents_copied, copied, "a paused clone went on");
+    sync.want(DesiredState::Running);
+    let report = sync.phase(Phase::Streaming).await;
+    assert_eq!(report.initial_sync.documents_copied, 50_000, "documents were copied twice");
+    world.caught_up(&sync).await;
+    world.assert_identical(true).await;
+    sync.stop().await;
+}

@@ -11,5 +11,6 @@ mod ddl;
 mod failover;
 mod kill;
 mod random;
+mod rights;
 mod state;
 mod world;

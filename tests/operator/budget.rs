@@ -13,7 +13,7 @@ async fn a_quiet_resource_writes_nothing_for_a_minute() {
     succeed(site.apply(&cluster_sync("quiet", "quiet")));
     site.phase("quiet", "Streaming");
     // The last figures of the clone, and a first lag, may follow within a progress interval.
-    tokio::time::sleep(Duration::from_secs(20)).await;
+    tokio::time::sleep(Duration::from_secs(35)).await;
     let before = site.get("quiet");
     tokio::time::sleep(Duration::from_secs(61)).await;
     let after = site.get("quiet");

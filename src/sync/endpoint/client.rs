@@ -1,6 +1,8 @@
 //! A connected end: commands with the endpoint's name in every error.
 
 use std::fmt;
+use std::future::IntoFuture;
+use std::time::Duration;
 
 use mongodb::Client;
 use mongodb::bson::{Document, RawDocumentBuf};
@@ -9,6 +11,9 @@ use mongodb::options::{ReadPreference as DriverReadPreference, ReadPreferenceOpt
 use super::failure;
 use super::uri::{EndpointConfig, ReadPreference};
 use crate::sync::error::{Error, Reason, Result};
+
+/// The longest that an answer may take. A transaction lives for 60 s at most.
+const PATIENCE: Duration = Duration::from_secs(75);
 
 /// Which end; decides the reason of a connection error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,11 +79,22 @@ impl Endpoint {
 
     /// A command on the primary.
     pub async fn command(&self, db: &str, command: Document) -> Result<Document> {
-        let reply = self.client.database(db).run_command(command).await;
+        let reply = self.in_time(self.client.database(db).run_command(command).into_future()).await?;
         reply.map_err(|error| self.failure(&error))
     }
 
-    /// A raw command on the primary.
+    /// Wait for an answer as long as an answer can take: the driver has no limit of its own, and a network that
+    /// swallows packets would hold us for ever.
+    pub async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<T> {
+        tokio::time::timeout(PATIENCE, answer).await.map_err(|_| {
+            Error::new(
+                Reason::Interrupted,
+                format!("the {} at {} did not answer within {} s", self.side, self.hosts, PATIENCE.as_secs()),
+            )
+        })
+    }
+
+    /// A raw command on the primary, for as long as it takes: index builds come this way.
     pub async fn raw_command(&self, db: &str, command: RawDocumentBuf) -> Result<Document> {
         let reply = self.client.database(db).run_raw_command(command).await;
         reply.map_err(|error| self.failure(&error))
@@ -89,7 +105,7 @@ impl Endpoint {
         let database = self.client.database(db);
         let reply =
             database.run_command(command).selection_criteria(criteria(ReadPreference::PrimaryPreferred));
-        reply.await.map_err(|error| self.failure(&error))
+        self.in_time(reply.into_future()).await?.map_err(|error| self.failure(&error))
     }
 
     /// The engine's error for one of the driver's.

@@ -72,7 +72,7 @@ impl Endpoint {
 impl Cursor {
     /// The next batch, which for a tailing cursor may be empty; none at the end.
     pub async fn next(&mut self) -> Result<Option<Batch>> {
-        match self.inner.next().await {
+        match self.endpoint.in_time(self.inner.next()).await? {
             None => Ok(None),
             Some(Ok(reply)) => Ok(Some(Batch { reply })),
             Some(Err(error)) => Err(self.endpoint.failure(&error)),

@@ -21,8 +21,11 @@ pub struct Found {
     pub warnings: Vec<String>,
 }
 
-/// Reachable, replica sets, versions, not the same set, rights.
+/// Reachable, rights, replica sets, versions, not the same set.
 pub async fn check(source: &Endpoint, target: &Endpoint) -> Result<Found> {
+    // Rights first: without them the other answers are refusals.
+    rights::check(source, rights::SOURCE).await?;
+    rights::check(target, rights::TARGET).await?;
     let source_identity = identity::identify(source).await?;
     let target_identity = identity::identify(target).await?;
     if source_identity.set_id == target_identity.set_id {
@@ -32,8 +35,6 @@ pub async fn check(source: &Endpoint, target: &Endpoint) -> Result<Found> {
         ));
     }
     let warnings = identity::check_versions(&source_identity, &target_identity)?;
-    rights::check(source, rights::SOURCE).await?;
-    rights::check(target, rights::TARGET).await?;
     Ok(Found { source: source_identity, target: target_identity, warnings })
 }
 

@@ -1,5 +1,7 @@
 //! Transactions on the target, as raw commands on a session of our own.
 
+use std::future::IntoFuture;
+
 use mongodb::ClientSession;
 use mongodb::bson::{Document, RawDocumentBuf};
 use mongodb::options::{Acknowledgment, ReadConcern, SessionOptions, TransactionOptions, WriteConcern};
@@ -75,13 +77,14 @@ impl Session {
     /// Run one command in the transaction. Errors of single documents are in the reply's `writeErrors`.
     pub async fn run(&mut self, operation: &Operation) -> Result<Document> {
         let database = self.target.client().database(&operation.db);
-        let reply = database.run_raw_command(operation.command.clone()).session(&mut self.inner).await;
+        let command = database.run_raw_command(operation.command.clone()).session(&mut self.inner);
+        let reply = self.target.in_time(command.into_future()).await?;
         reply.map_err(|error| self.target.failure(&error))
     }
 
     /// Commit. An error with reason `Interrupted` leaves it open whether it happened: the slot's number tells.
     pub async fn commit(&mut self) -> Result<()> {
-        let committed = self.inner.commit_transaction().await;
+        let committed = self.target.in_time(self.inner.commit_transaction().into_future()).await?;
         committed.map_err(|error| {
             let unknown = error.contains_label(mongodb::error::UNKNOWN_TRANSACTION_COMMIT_RESULT);
             let error = self.target.failure(&error);
