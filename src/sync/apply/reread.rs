@@ -2,11 +2,12 @@
 
 use mongodb::bson::{Bson, RawDocumentBuf, Timestamp, doc};
 
-use crate::sync::catalog::Collection;
+use crate::sync::catalog::{Collection, read};
 use crate::sync::context::Context;
 use crate::sync::endpoint::cursor::Fetch;
 use crate::sync::endpoint::{failure, raw};
 use crate::sync::error::{Error, Reason, Result};
+use crate::sync::namespace::Namespace;
 
 /// The document with that key, or none, as of the returned time, which is at or after `not_before`.
 pub async fn reread(
@@ -15,33 +16,51 @@ pub async fn reread(
     key: &[u8],
     not_before: Timestamp,
 ) -> Result<(Option<Vec<u8>>, Timestamp)> {
-    let namespace = collection.record().source_namespace();
     let id: Bson = raw::document(key)
         .and_then(|key| key.get("_id").ok().flatten())
         .and_then(|id| Bson::try_from(id).ok())
         .ok_or_else(|| Error::new(Reason::Internal, "an event's documentKey has no _id"))?;
+    let mut namespace = collection.record().source_namespace();
+    loop {
+        match find(ctx, collection, &namespace, &id, not_before).await {
+            // The source may be ahead of us: renamed since, or dropped. Only the UUID tells.
+            Err(error)
+                if matches!(
+                    error.code(),
+                    Some(
+                        failure::NAMESPACE_NOT_FOUND
+                            | failure::COLLECTION_UUID_MISMATCH
+                            | failure::QUERY_PLAN_KILLED
+                    )
+                ) =>
+            {
+                match read::locate(&ctx.source, collection.uuid).await? {
+                    Some(present) => namespace = present,
+                    None => return Ok((None, not_before)),
+                }
+            }
+            other => return other,
+        }
+    }
+}
+
+async fn find(
+    ctx: &Context,
+    collection: &Collection,
+    namespace: &Namespace,
+    id: &Bson,
+    not_before: Timestamp,
+) -> Result<(Option<Vec<u8>>, Timestamp)> {
     let command = doc! {
         "find": &namespace.coll,
-        "filter": {"_id": {"$eq": id}},
+        "filter": {"_id": {"$eq": id.clone()}},
         "collectionUUID": collection.uuid,
         "limit": 1,
         "readConcern": {"level": "majority", "afterClusterTime": not_before},
     };
     let command = RawDocumentBuf::try_from(&command)
         .map_err(|error| Error::new(Reason::Internal, format!("a command cannot be encoded: {error}")))?;
-    let mut cursor = match ctx.source.cursor(&namespace.db, command, Fetch::default()).await {
-        Ok(cursor) => cursor,
-        // Dropped or renamed since: its own event will say what becomes of it; until then the document is gone.
-        Err(error)
-            if matches!(
-                error.code(),
-                Some(failure::NAMESPACE_NOT_FOUND | failure::COLLECTION_UUID_MISMATCH)
-            ) =>
-        {
-            return Ok((None, not_before));
-        }
-        Err(error) => return Err(error),
-    };
+    let mut cursor = ctx.source.cursor(&namespace.db, command, Fetch::default()).await?;
     let mut time = not_before;
     while let Some(batch) = cursor.next().await? {
         time = time.max(batch.operation_time().unwrap_or(not_before));

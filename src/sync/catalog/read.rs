@@ -122,6 +122,19 @@ pub fn unsupported(options: &[u8]) -> Option<&'static str> {
     }
 }
 
+/// The present name of a collection, by its UUID; none once it is dropped.
+pub async fn locate(source: &Endpoint, uuid: Uuid) -> Result<Option<Namespace>> {
+    let command = doc! {
+        "aggregate": 1,
+        "pipeline": [{"$listCatalog": {}}, {"$match": {"md.options.uuid": uuid}}, {"$project": {"db": 1, "name": 1}}],
+        "cursor": {},
+    };
+    let found = source.collect("admin", command).await?;
+    Ok(found.first().and_then(|entry| {
+        Some(Namespace::new(raw::get(entry, "db")?.as_str()?, raw::get(entry, "name")?.as_str()?))
+    }))
+}
+
 /// A copy of `document` without some top-level fields.
 pub fn without(document: &[u8], names: &[&str]) -> RawDocumentBuf {
     let mut writer = Writer::new(document.len());

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use mongodb::bson::{Document, RawDocumentBuf, Uuid, doc};
+use mongodb::bson::{Document, RawDocumentBuf, doc};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::write;
 use crate::sync::budget::Reservation;
-use crate::sync::catalog::Collection;
+use crate::sync::catalog::{Collection, read};
 use crate::sync::context::Context;
 use crate::sync::endpoint::cursor::{Batch, Fetch};
 use crate::sync::endpoint::{failure, raw};
@@ -54,14 +54,14 @@ pub async fn copy(
     ctx.progress.documents.add(u64::try_from(partition.documents).unwrap_or(0));
     ctx.progress.bytes.add(u64::try_from(partition.bytes).unwrap_or(0));
     let (sender, receiver) = mpsc::channel(1);
-    let read = async {
+    let reading = async {
         tokio::select! {
-            outcome = read(ctx, collection, &partition, sender) => outcome,
+            outcome = read_all(ctx, collection, &partition, sender) => outcome,
             () = cancel.cancelled() => Ok(Outcome::Stopped),
         }
     };
     // The writer is never dropped in the middle: its transaction would stay open and hold the slot.
-    let (outcome, written) = tokio::join!(read, write::write(ctx, collection, slot, receiver));
+    let (outcome, written) = tokio::join!(reading, write::write(ctx, collection, slot, receiver));
     written?;
     let outcome = outcome?;
     if outcome == Outcome::Copied {
@@ -80,7 +80,7 @@ pub enum Message {
     End,
 }
 
-async fn read(
+async fn read_all(
     ctx: &Context,
     collection: &Collection,
     partition: &PartitionRecord,
@@ -106,7 +106,7 @@ async fn read(
                 ) =>
             {
                 // Dropped, renamed, or only a lost cursor: the UUID tells.
-                match locate(ctx, collection.uuid).await? {
+                match read::locate(&ctx.source, collection.uuid).await? {
                     Some(found) => name = found,
                     None => return Ok(Outcome::Gone),
                 }
@@ -194,17 +194,4 @@ fn append_bytes(command: RawDocumentBuf, name: &str, bound: Option<&[u8]>) -> Ra
     }
     writer.document(name, bound);
     writer.finish()
-}
-
-/// The present name of a collection, by its UUID.
-async fn locate(ctx: &Context, uuid: Uuid) -> Result<Option<Namespace>> {
-    let command = doc! {
-        "aggregate": 1,
-        "pipeline": [{"$listCatalog": {}}, {"$match": {"md.options.uuid": uuid}}, {"$project": {"db": 1, "name": 1}}],
-        "cursor": {},
-    };
-    let found = ctx.source.collect("admin", command).await?;
-    Ok(found.first().and_then(|entry| {
-        Some(Namespace::new(raw::get(entry, "db")?.as_str()?, raw::get(entry, "name")?.as_str()?))
-    }))
 }

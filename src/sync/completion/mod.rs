@@ -97,7 +97,11 @@ async fn restore_one(
     let spec = &record.spec.bytes;
     if matches!(record.state, IndexState::Waiting | IndexState::Failed) {
         let relaxed: RawDocumentBuf = index::relaxed(spec);
-        create::create_indexes(&ctx.target, namespace, &[relaxed]).await?;
+        match create::create_indexes(&ctx.target, namespace, &[relaxed]).await {
+            // An earlier restoration got as far as changing it; the steps below may be repeated.
+            Err(error) if matches!(error.code(), Some(85 | 86)) => {}
+            other => other?,
+        }
     }
     for step in index::restoration(spec) {
         let command = doc! {"collMod": &namespace.coll, "index": step, "writeConcern": {"w": "majority"}};

@@ -8,6 +8,12 @@ use super::client::Endpoint;
 use super::raw;
 use crate::sync::error::{Error, Reason, Result};
 
+/// Looks before a missing entry counts: a member that lags, or one just elected, does not show it yet.
+const LOOKS: u32 = 10;
+
+/// Time between two looks.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
+
 /// An entry of the source's oplog: proof that a history is the one that a checkpoint was taken from. A resume
 /// token proves nothing: one from another replica set is accepted silently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,18 +54,21 @@ pub async fn witness_at(source: &Endpoint, time: Timestamp) -> Result<Option<Wit
 
 /// Whether the source still has the history that `witness` belongs to.
 pub async fn check_witness(source: &Endpoint, witness: Witness) -> Result<()> {
-    if witness_at(source, witness.time).await? == Some(witness) {
-        return Ok(());
-    }
-    let oldest = oldest(source).await?;
-    if oldest.is_none_or(|oldest| oldest > witness.time) {
-        return Err(Error::new(
-            Reason::OplogLost,
-            format!(
-                "the source's oplog no longer reaches back to the checkpoint ({})",
-                seconds_text(witness.time)
-            ),
-        ));
+    for _ in 0..LOOKS {
+        if witness_at(source, witness.time).await? == Some(witness) {
+            return Ok(());
+        }
+        let oldest = oldest(source).await?;
+        if oldest.is_none_or(|oldest| oldest > witness.time) {
+            return Err(Error::new(
+                Reason::OplogLost,
+                format!(
+                    "the source's oplog no longer reaches back to the checkpoint ({})",
+                    seconds_text(witness.time)
+                ),
+            ));
+        }
+        tokio::time::sleep(BETWEEN_LOOKS).await;
     }
     Err(Error::new(
         Reason::SourceRewound,
