@@ -27,8 +27,8 @@ pub async fn copy(source: &Client, target: &Client) {
         let (source, target) = (source.clone(), target.clone());
         tokio::spawn(async move {
             let range = doc! {"_id": {"$gte": number * slice, "$lt": (number + 1) * slice}};
-            let find = source.database("bench").collection::<RawDocumentBuf>("documents").find(range);
-            let mut batches = find.batch_size(5_000).batch().await.unwrap();
+            let collection = source.database("bench").collection::<RawDocumentBuf>("documents");
+            let mut batches = collection.find(range).batch_size(5_000).batch().await.unwrap();
             while let Some(batch) = batches.next().await {
                 let batch = batch.unwrap();
                 let documents = batch.doc_slices().unwrap();
