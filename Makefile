@@ -15,7 +15,7 @@ demo: ## the main job on real databases: clone, accidents, cutover, comparison (
 	@$(CARGO) run -q --example demo
 
 test: ## run all tests, on real mongods and a real control plane
-	@scripts/tools.sh mongod control-plane
+	@scripts/tools.sh mongod mongod-6.0.5 control-plane
 	$(CARGO) test --all-targets
 
 bench: ## the engine against bare programs, in one run; ratios count (ROUNDS=n, default 3)

@@ -108,3 +108,22 @@ async fn a_wrong_password_is_said_and_appears_nowhere() {
     assert!(!format!("{report:?}").contains("hunter2secret"));
     sync.stop().await;
 }
+
+#[tokio::test]
+async fn an_old_patch_level_works_with_a_warning() {
+    let mut options = Options::new("old605");
+    options.old = true;
+    let source = ReplicaSet::start(options).await;
+    let (_, target) = crate::world::shared().await;
+    let world = World::on(&source, target, "old_patch").await;
+    world.fill("c", 300, 20).await;
+    let sync = world.start();
+    let report = sync.phase(Phase::Streaming).await;
+    assert!(report.warnings.iter().any(|warning| warning.contains("6.0.5")), "{:?}", report.warnings);
+    world.coll("c").update_many(doc! {}, doc! {"$inc": {"n": 1}}).await.unwrap();
+    world.coll("c").delete_one(doc! {"_id": 7}).await.unwrap();
+    world.coll("d").insert_one(doc! {"_id": 1}).await.unwrap();
+    world.caught_up(&sync).await;
+    world.assert_identical(true).await;
+    sync.stop().await;
+}

@@ -220,3 +220,36 @@ async fn a_stopped_owner_that_wakes_late_is_refused_in_the_stream() {
 async fn a_stopped_owner_that_wakes_late_is_refused_in_the_clone() {
     wakes_late("late_clone", true).await;
 }
+
+/// Killed once it drains, and again while it restores what was deferred: the cutover is finished by whoever is next.
+#[tokio::test]
+async fn killed_while_completing_it_completes() {
+    let world = World::shared("killed_completing").await;
+    for number in 0..40 {
+        let name = format!("c{number}");
+        world.fill(&name, 40, 10).await;
+        let unique = mongodb::options::IndexOptions::builder().unique(true).build();
+        crate::clone::index(&world, &name, doc! {"u": 1}, unique).await;
+    }
+    let mut worker = Worker::start(&world, 0);
+    worker.until("streaming", |worker| worker.field("phase") == "Streaming").await;
+    let syncs = world.target.database("clustersync").collection::<Document>("syncs");
+    for stage in ["Completing", "Restoring"] {
+        std::fs::write(worker.folder.0.join("desired"), "Completed").unwrap();
+        loop {
+            let record = syncs.find_one(doc! {"_id": "killed_completing"}).await.unwrap().unwrap();
+            let now = record.get_str("stage").unwrap().to_owned();
+            if now == stage || now == "Restoring" || now == "Completed" {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        worker.kill();
+        worker = Worker::start(&world, 0);
+    }
+    std::fs::write(worker.folder.0.join("desired"), "Completed").unwrap();
+    worker.until("completed", |worker| worker.field("phase") == "Completed").await;
+    world.assert_identical(false).await;
+    let claims = world.target.database("clustersync").collection::<Document>("claims");
+    assert_eq!(claims.count_documents(doc! {"sync": "killed_completing"}).await.unwrap(), 0, "claims stayed");
+}
