@@ -119,11 +119,7 @@ async fn clear(target: &Client) {
 
 #[tokio::main]
 async fn main() {
-    let options = |name: &str| Options {
-        oplog: 4_000,
-        extra: vec!["--wiredTigerCacheSizeGB".into(), "3".into()],
-        ..Options::new(name)
-    };
+    let options = |name: &str| Options { oplog: 4_000, cache: 3.0, ..Options::new(name) };
     let (source, target) = tokio::join!(ReplicaSet::start(options("src")), ReplicaSet::start(options("tgt")));
     let (source_client, target_client) = (source.client().await, target.client().await);
     println!("filling the source with {DOCUMENTS} documents of 0.9 KB");

@@ -15,6 +15,8 @@ pub struct Options {
     pub members: usize,
     /// Megabytes.
     pub oplog: u32,
+    /// Gigabytes of the server's cache.
+    pub cache: f32,
     /// The older patch level.
     pub old: bool,
     pub extra: Vec<String>,
@@ -22,7 +24,7 @@ pub struct Options {
 
 impl Options {
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), members: 1, oplog: 512, old: false, extra: Vec::new() }
+        Self { name: name.to_owned(), members: 1, oplog: 512, cache: 0.5, old: false, extra: Vec::new() }
     }
 }
 
@@ -88,7 +90,7 @@ impl ReplicaSet {
                 "--dbpath",
                 &folder.0.display().to_string(),
                 "--wiredTigerCacheSizeGB",
-                "0.5",
+                &options.cache.to_string(),
                 "--oplogSize",
                 &options.oplog.to_string(),
                 "--setParameter",

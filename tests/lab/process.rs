@@ -32,7 +32,7 @@ folder=$1; pidfile=$2; log=$3; shift 3
 exec 3<&0 </dev/null
 "$@" >>"$log" 2>&1 3<&- & child=$!
 echo $child > "$pidfile.new"; mv "$pidfile.new" "$pidfile"
-( cat <&3 >/dev/null 2>&1; kill -9 $child 2>/dev/null; [ -z "$folder" ] || rm -rf "$folder" ) & watcher=$!
+( cat <&3 >/dev/null 2>&1; kill -9 $child 2>/dev/null; for pause in 0 0.5 2; do sleep $pause; rm -rf "$folder" 2>/dev/null; done ) & watcher=$!
 wait $child; code=$?
 kill $watcher 2>/dev/null
 exit $code

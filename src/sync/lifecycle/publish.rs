@@ -152,7 +152,8 @@ fn merge(report: &mut Report, progress: &Progress, rate: u64) -> bool {
     let stream = &mut report.replication;
     stream.applied_time = times.applied.map(Into::into);
     stream.checkpoint_time = times.checkpoint.map(Into::into);
-    stream.lag_seconds = lag_seconds(times);
+    // After the cutover the source goes its own way: there is nothing to be behind of.
+    stream.lag_seconds = lag_seconds(times).filter(|_| report.phase != Phase::Completed);
     stream.events_read = progress.events_read.get();
     stream.events_applied = progress.events_applied.get();
     stream.queued_bytes = progress.queued_bytes.get();
