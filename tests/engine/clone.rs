@@ -103,8 +103,19 @@ async fn any_id_and_any_value_travels_unchanged() {
         })
         .collect();
     world.coll("before").insert_many(&documents).await.unwrap();
+    // Only a pipeline stores a zero timestamp at the top level: a plain insert puts the server's clock there.
+    let zero = Bson::Timestamp(Timestamp { time: 0, increment: 0 });
+    let stored = vec![doc! {"$set": {"zero": {"$literal": zero.clone()}}}];
+    world.coll("before").update_many(doc! {}, stored).await.unwrap();
     let sync = world.start();
     sync.phase(Phase::Streaming).await;
+    let whole = vec![doc! {"$replaceWith": {"$literal": {"_id": "zero", "t": zero}}}];
+    world
+        .coll("replaced")
+        .insert_one(doc! {"_id": "zero", "a": 1, "b": "long enough to be replaced"})
+        .await
+        .unwrap();
+    world.coll("replaced").update_one(doc! {"_id": "zero"}, whole).await.unwrap();
     world.coll("after").insert_many(&documents).await.unwrap();
     for (number, id) in ids.iter().enumerate() {
         let filter = doc! {"_id": {"$eq": id.clone()}};

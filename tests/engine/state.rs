@@ -164,3 +164,90 @@ async fn another_set_under_the_same_address_is_found() {
     sync.stalled(Reason::SourceReplaced).await;
     sync.stop().await;
 }
+
+/// The fence by itself: whatever an overtaken owner sends, the target's server refuses it.
+#[tokio::test]
+async fn an_overtaken_owner_cannot_write() {
+    use clustersync::sync::config::LeaseTerm;
+    use clustersync::sync::endpoint::Endpoint;
+    use clustersync::sync::endpoint::client::Side;
+    use clustersync::sync::state::slot::any_reply;
+    use clustersync::sync::state::transaction::Durability;
+    use clustersync::sync::state::{Operation, Refusal, Slot, Store, owner};
+
+    let world = World::shared("fenced").await;
+    world.fill("c", 5, 10).await;
+    let sync = world.start();
+    sync.phase(Phase::Streaming).await;
+    sync.stop().await;
+    let target = Endpoint::connect(Side::Target, &world.config().target).await.unwrap();
+    let own = async |term: i64| {
+        let mut holder = holder();
+        holder.term = Some(LeaseTerm { lease: "election".to_owned(), term });
+        owner::acquire(Store::new(target.clone(), "clustersync", "fenced"), &holder).await
+    };
+    let old = own(1).await.unwrap();
+    let slots = world.target.database("clustersync").collection::<Document>("slots");
+    let mut stale = Vec::new();
+    for kind in ["lane", "partition"] {
+        let slot = slots.find_one(doc! {"sync": "fenced", "kind": kind}).await.unwrap().unwrap();
+        let (id, seq) = (slot.get_str("_id").unwrap(), slot.get_i64("seq").unwrap());
+        stale.push(Slot::open(&old, id, seq).await.unwrap());
+    }
+    // A fresh owner is not pushed aside, except by its own successor in the same election.
+    assert_eq!(own(1).await.unwrap_err().reason(), Reason::OwnedElsewhere);
+    let new = own(2).await.unwrap();
+    assert!(new.epoch() > old.epoch());
+    let insert = Operation::new("fenced", &doc! {"insert": "c", "documents": [{"_id": "stale"}]}).unwrap();
+    for slot in &mut stale {
+        let batch = std::slice::from_ref(&insert);
+        let refused = slot.commit(doc! {}, doc! {}, batch, Durability::Primary, &any_reply).await;
+        let Err(Refusal::Engine(error)) = refused else { panic!("{refused:?}") };
+        assert_eq!(error.reason(), Reason::OwnershipLost, "{error}");
+    }
+    let state = old.update_sync(doc! {"stage": "Planning"}).unwrap();
+    assert_eq!(old.write(vec![state]).await.unwrap_err().reason(), Reason::OwnershipLost);
+    assert_eq!(owner::renew(&old).await.unwrap_err().reason(), Reason::OwnershipLost);
+    assert!(world.tgt().collection::<Document>("c").find_one(doc! {"_id": "stale"}).await.unwrap().is_none());
+    owner::renew(&new).await.unwrap();
+    owner::release(&new).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_source_restored_from_an_older_backup_is_found() {
+    let (_, target) = shared().await;
+    let mut source = ReplicaSet::start(Options::new("rewound")).await;
+    let world = World::on(&source, target, "rewound").await;
+    world.fill("c", 50, 10).await;
+    let sync = world.start();
+    sync.phase(Phase::Streaming).await;
+    sync.stop().await;
+
+    let backup = crate::lab::process::Folder::new("backup");
+    let copy = |from: &std::path::Path, to: &std::path::Path| {
+        let status = std::process::Command::new("cp").arg("-a").arg(from.join(".")).arg(to).status().unwrap();
+        assert!(status.success());
+    };
+    source.members[0].kill9();
+    copy(source.members[0].folder(), &backup.0);
+    source.members[0].start();
+    source.primary().await;
+    let sync = world.start();
+    sync.phase(Phase::Streaming).await;
+    world.coll("c").insert_one(doc! {"_id": "lost by the restore"}).await.unwrap();
+    world.caught_up(&sync).await;
+    sync.stop().await;
+
+    source.members[0].kill9();
+    let folder = source.members[0].folder().to_owned();
+    std::fs::remove_dir_all(&folder).unwrap();
+    std::fs::create_dir_all(&folder).unwrap();
+    copy(&backup.0, &folder);
+    source.members[0].start();
+    source.primary().await;
+    world.coll("c").insert_one(doc! {"_id": "written after the restore"}).await.unwrap();
+    let sync = world.start();
+    let report = sync.stalled(Reason::SourceRewound).await;
+    assert!(report.message.contains("restart"), "{}", report.message);
+    sync.stop().await;
+}

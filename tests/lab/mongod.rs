@@ -52,6 +52,11 @@ impl Member {
         self.start_process();
     }
 
+    /// Its data folder, to be copied while it is down.
+    pub fn folder(&self) -> &std::path::Path {
+        &self.folder
+    }
+
     pub fn signal(&self, signal: &str) {
         self.process.as_ref().unwrap().signal(signal);
     }
