@@ -13,4 +13,5 @@ mod kill;
 mod random;
 mod rights;
 mod state;
+mod tls;
 mod world;
