@@ -44,10 +44,10 @@ struct LogArgs {
           value_parser = ["trace", "debug", "info", "warn", "error", "fatal"])]
     log_level: String,
     /// One JSON object a line (environment: `CLUSTERSYNC_LOG_JSON`)
-    #[arg(long, global = true, default_value_t = from_environment("LOG_JSON", "false") == "true")]
+    #[arg(long, global = true, default_value_t = is_yes(&from_environment("LOG_JSON", "false")))]
     log_json: bool,
     /// No colours, even at a terminal (environment: `CLUSTERSYNC_LOG_NO_COLOR`)
-    #[arg(long, global = true, default_value_t = from_environment("LOG_NO_COLOR", "false") == "true")]
+    #[arg(long, global = true, default_value_t = is_yes(&from_environment("LOG_NO_COLOR", "false")))]
     log_no_color: bool,
 }
 
@@ -56,6 +56,10 @@ fn from_environment(name: &str, default: &str) -> String {
     std::env::var(format!("CLUSTERSYNC_{name}"))
         .or_else(|_| std::env::var(format!("PCSM_{name}")))
         .unwrap_or_else(|_| default.to_owned())
+}
+
+fn is_yes(text: &str) -> bool {
+    matches!(text.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on")
 }
 
 /// Parse and run. Exit code 2 for what is wrong with the command line, 1 for what went wrong later.
@@ -75,16 +79,23 @@ pub async fn main() -> ExitCode {
             }
         }
         Command::Crd => match crate::api::crd::yaml() {
-            Ok(yaml) => {
-                print!("{yaml}");
-                ExitCode::SUCCESS
-            }
+            Ok(yaml) => print(&yaml),
             Err(error) => fail(&error),
         },
         Command::Version => {
             println!("clustersync {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
         }
+    }
+}
+
+/// A reader that has seen enough (`| head`) is no failure; a full disk is.
+fn print(text: &str) -> ExitCode {
+    use std::io::Write;
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => fail(&error),
+        _ => ExitCode::SUCCESS,
     }
 }
 

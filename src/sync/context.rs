@@ -12,10 +12,17 @@ use super::state::Store;
 use super::throttle::Throttle;
 
 /// Bytes that the clone's batches may hold. Apart from the stream's, since the stream waits for the clone.
-pub const CLONE_BYTES: u64 = 48 << 20;
+pub const CLONE_BYTES: u64 = 32 << 20;
 
 /// Bytes that the stream's batches may hold.
-pub const STREAM_BYTES: u64 = 48 << 20;
+pub const STREAM_BYTES: u64 = 32 << 20;
+
+/// Bytes that commands on their way to the target may hold.
+pub const WRITE_BYTES: u64 = 80 << 20;
+
+/// How often a command's bytes are in memory while it is sent: as built, as kept for a retry, and in the driver's
+/// message, whose buffer grows by doubling.
+pub const COPIES: u64 = 4;
 
 /// One run of a sync, by its owner.
 #[derive(Clone, Debug)]
@@ -38,6 +45,8 @@ pub struct Context {
     pub clone_budget: Budget,
     /// What the stream's queues may hold.
     pub stream_budget: Budget,
+    /// What commands on their way may hold: few large documents at a time, many small ones.
+    pub write_budget: Budget,
     /// What the clone may read a second.
     pub throttle: Arc<Throttle>,
 }

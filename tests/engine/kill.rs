@@ -253,3 +253,33 @@ async fn killed_while_completing_it_completes() {
     let claims = world.target.database("clustersync").collection::<Document>("claims");
     assert_eq!(claims.count_documents(doc! {"sync": "killed_completing"}).await.unwrap(), 0, "claims stayed");
 }
+
+impl Worker {
+    /// The most memory that the process ever had, in MiB.
+    pub fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.pid)).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap() >> 10
+    }
+}
+
+#[tokio::test]
+async fn large_documents_fit_into_256_mebibytes() {
+    let world = World::shared("large").await;
+    let filler = "x".repeat(15 << 20);
+    for n in 0..24 {
+        world.coll("c").insert_one(doc! {"_id": n, "filler": &filler}).await.unwrap();
+    }
+    let mut worker = Worker::start(&world, 0);
+    worker.until("streaming", |worker| worker.field("phase") == "Streaming").await;
+    println!("after the clone: {} MiB", worker.peak_memory());
+    for n in 0..24 {
+        world.coll("c").replace_one(doc! {"_id": n}, doc! {"n": n, "filler": &filler}).await.unwrap();
+    }
+    let applied = |worker: &Worker| worker.number("applied") >= 24;
+    worker.until("applied", applied).await;
+    let peak = worker.peak_memory();
+    println!("after the stream: {peak} MiB");
+    assert!(peak < 256, "{peak} MiB");
+    worker.kill();
+}

@@ -13,7 +13,7 @@ use super::reread::reread;
 use super::watermark::Watermark;
 use super::{Bytes, Change, Write};
 use crate::sync::catalog::Collection;
-use crate::sync::context::Context;
+use crate::sync::context::{COPIES, Context};
 use crate::sync::endpoint::failure;
 use crate::sync::error::{Error, Reason, Result};
 use crate::sync::state::Refusal;
@@ -24,7 +24,7 @@ use crate::sync::state::transaction::{Durability, WriteError, write_failure};
 const BATCH_CHANGES: usize = 2_000;
 
 /// Bytes in one transaction.
-const BATCH_BYTES: usize = 8 << 20;
+const BATCH_BYTES: usize = 4 << 20;
 
 /// What the rest of the engine knows of a lane.
 #[derive(Debug)]
@@ -87,6 +87,8 @@ impl Worker {
         self.mark_replays(changes);
         let position = changes.last().map(|change| String::from_utf8_lossy(change.token.get()).into_owned());
         let set = doc! {"position": position.unwrap_or_default()};
+        let bytes: usize = changes.iter().map(|change| change.write.len()).sum();
+        let _writing = self.ctx.write_budget.reserve(bytes as u64 * COPIES).await;
         loop {
             let plan = plan(changes);
             let outcome = {

@@ -13,7 +13,7 @@ use crate::sync::catalog::Catalog;
 use crate::sync::catalog::build::Builder;
 use crate::sync::completion;
 use crate::sync::config::{Desired, DesiredState, SyncConfig};
-use crate::sync::context::{CLONE_BYTES, Context, STREAM_BYTES};
+use crate::sync::context::{CLONE_BYTES, Context, STREAM_BYTES, WRITE_BYTES};
 use crate::sync::endpoint::client::Side;
 use crate::sync::endpoint::{Endpoint, oplog};
 use crate::sync::error::{Class, Error, Reason, Result};
@@ -244,6 +244,7 @@ impl Attempt<'_> {
             progress,
             clone_budget: Budget::new(CLONE_BYTES),
             stream_budget: Budget::new(STREAM_BYTES),
+            write_budget: Budget::new(WRITE_BYTES),
             throttle: Arc::new(Throttle::new(self.config.limits.bytes_per_second)),
         })
     }
