@@ -160,8 +160,8 @@ impl EndpointConfig {
         if hosts.is_empty() || hosts.split(',').any(str::is_empty) {
             return Err(UriError("the connection string names no host".to_owned()));
         }
-        if hosts.to_ascii_lowercase().contains("%2f") || hosts.split(',').any(|host| host.ends_with(".sock"))
-        {
+        let lower = hosts.to_ascii_lowercase();
+        if lower.contains("%2f") || lower.split(',').any(|host| host.strip_suffix(".sock").is_some()) {
             return Err(UriError("UNIX sockets are not supported".to_owned()));
         }
         let kept = check_options(query)?;
