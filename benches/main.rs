@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use clustersync::sync::config::{Holder, InitialSync, Limits, Replication};
 use clustersync::sync::endpoint::EndpointConfig;
 use clustersync::sync::scope::Scope;
-use clustersync::sync::{Desired, DesiredState, Handle, Phase, Report, SyncConfig, spawn};
+use clustersync::sync::{Desired, DesiredState, Handle, Phase, Report, Share, SyncConfig, spawn};
 use lab::mongod::{Options, ReplicaSet};
 use mongodb::Client;
 use mongodb::bson::{Document, doc};
@@ -93,7 +93,7 @@ fn start(source: &ReplicaSet, target: &ReplicaSet, id: &str) -> Sync {
         holder: Holder { id: id.to_owned(), term: None },
     };
     let (desired, receiver) = watch::channel(Desired::default());
-    Sync { handle: spawn(config, receiver), desired }
+    Sync { handle: spawn(config, receiver, &Share::single()), desired }
 }
 
 impl Sync {

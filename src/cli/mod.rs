@@ -3,12 +3,11 @@
 pub mod operator;
 
 use std::process::ExitCode;
-use std::sync::Arc;
 
+use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
 use tokio_util::sync::CancellationToken;
 
-use crate::operator::launch::Launcher;
 use crate::telemetry::logs::{self, LogOptions};
 
 /// Keep one MongoDB replica set in step with another: clone once, stream every change, cut over when you say so.
@@ -39,7 +38,7 @@ enum Command {
 #[derive(Args, Clone, Debug)]
 #[allow(clippy::struct_field_names)] // The names are the flags.
 struct LogArgs {
-    /// Which lines are written
+    /// Which lines are written; `RUST_LOG` directives take precedence
     #[arg(long, global = true, value_name = "LEVEL", default_value_t = from_environment("LOG_LEVEL", "info"),
           value_parser = ["trace", "debug", "info", "warn", "error", "fatal"])]
     log_level: String,
@@ -64,7 +63,10 @@ fn is_yes(text: &str) -> bool {
 
 /// Parse and run. Exit code 2 for what is wrong with the command line, 1 for what went wrong later.
 pub async fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return refuse(&error),
+    };
     logs::install(&LogOptions {
         level: cli.log.log_level,
         json: cli.log.log_json,
@@ -72,7 +74,7 @@ pub async fn main() -> ExitCode {
     });
     match cli.command {
         Command::Operator(args) => {
-            let outcome = operator::run(args, Arc::new(Launcher::default()), on_signal()).await;
+            let outcome = operator::run(args, on_signal()).await;
             match outcome {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => fail(&error),
@@ -87,6 +89,23 @@ pub async fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
     }
+}
+
+/// Help and version as they are; what is wrong with the command line in one line, for scripts and logs.
+fn refuse(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        let _ = error.print();
+        return ExitCode::from(u8::from(error.use_stderr()) * 2);
+    }
+    eprintln!("clustersync: {}", one_line(&error.render().to_string()));
+    ExitCode::from(2)
+}
+
+fn one_line(text: &str) -> String {
+    let words = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+    let words: Vec<&str> = words.filter(|line| !line.is_empty() && !line.starts_with("For more")).collect();
+    let words = words.join(" ");
+    format!("{} (see --help)", words.strip_prefix("error: ").unwrap_or(&words))
 }
 
 /// A reader that has seen enough (`| head`) is no failure; a full disk is.
@@ -121,4 +140,23 @@ fn on_signal() -> CancellationToken {
         stop.cancel();
     });
     shutdown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn usage_errors_are_one_line_that_names_what_is_wrong() {
+        for (arguments, named) in [
+            (&["clustersync", "operator", "--max-clones", "0"][..], "--max-clones"),
+            (&["clustersync", "operator", "--nonsense"], "--nonsense"),
+            (&["clustersync", "frobnicate"], "frobnicate"),
+            (&["clustersync", "--log-level", "loud", "crd"], "loud"),
+        ] {
+            let error = Cli::try_parse_from(arguments).unwrap_err();
+            let line = one_line(&error.render().to_string());
+            assert!(line.contains(named) && !line.contains('\n') && !line.contains("Usage"), "{line}");
+        }
+    }
 }

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::operator::launch::Launcher;
 use crate::operator::{self, OperatorError, Options};
 use crate::service::health::{self, Metrics};
+use crate::sync::Share;
 use crate::telemetry::metrics::{self, Labels};
 
 /// Namespaces are at most this long, and pod names too for our purposes.
@@ -45,17 +46,24 @@ pub struct OperatorArgs {
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080", env = "LISTEN")]
     pub listen: SocketAddr,
 
+    /// Syncs that clone at a time in this process; the others wait (phase Pending, reason Queued).
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=256), env = "MAX_CLONES")]
+    pub max_clones: u16,
+
+    /// Memory that all syncs together may hold in queues and commands, in MiB, beyond what clones hold (32 MiB
+    /// each). One sync alone holds 112 MiB at most.
+    #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u64).range(128..=1_048_576), env = "QUEUE_MEMORY_MIB")]
+    pub queue_memory_mib: u64,
+
     /// Requests a second to the apiserver, on average.
     #[arg(long, value_name = "N", default_value_t = 20.0, value_parser = rate, env = "REQUESTS_PER_SECOND")]
     pub requests_per_second: f64,
 }
 
 /// Run until `shutdown`.
-pub async fn run(
-    args: OperatorArgs,
-    launcher: Arc<Launcher>,
-    shutdown: CancellationToken,
-) -> Result<(), OperatorCommandError> {
+pub async fn run(args: OperatorArgs, shutdown: CancellationToken) -> Result<(), OperatorCommandError> {
+    let share = Share::new(args.max_clones.into(), args.queue_memory_mib << 20);
+    let launcher = Arc::new(Launcher::new(share));
     let config = kube::Config::infer().await?;
     let own = env::var("POD_NAMESPACE")
         .ok()
@@ -82,14 +90,15 @@ pub async fn run(
             labelled.map(|(key, report)| (Labels { namespace: key.namespace, name: key.name }, report));
         metrics::render(&labelled.collect::<Vec<_>>())
     });
-    let served = tokio::spawn(health::serve(args.listen, metrics, shutdown.clone()));
+    let served = health::spawn(args.listen, metrics, shutdown.clone())
+        .map_err(|error| OperatorCommandError::Listen(args.listen, error))?;
     let operated = operator::run(config, options, launcher, shutdown.clone());
     tokio::pin!(operated);
     tokio::select! {
         outcome = &mut operated => outcome?,
         served = served => {
             if let Ok(Err(error)) = served {
-                return Err(OperatorCommandError::Listen(args.listen, error));
+                tracing::error!(%error, "health and metrics are not served any more");
             }
             operated.await?;
         }

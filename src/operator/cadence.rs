@@ -15,6 +15,10 @@ const PROGRESS: Duration = Duration::from_secs(15);
 /// Times that pass by themselves: the checkpoint of a quiet source, the oplog's window.
 const QUIET: Duration = Duration::from_secs(300);
 
+/// Between two writes of progress over all resources: one takes one or two of the twenty requests a second, and
+/// transitions must not wait for them.
+const EACH: Duration = Duration::from_millis(200);
+
 /// A change of lag below this is noise: an idle source writes a no-op every ten seconds.
 const LAG_NOISE_SECONDS: i64 = 15;
 
@@ -32,13 +36,15 @@ pub enum Change {
 }
 
 impl Change {
-    /// How long after the last write this change is written; none if never.
-    pub fn interval(self, watched: bool) -> Option<Duration> {
+    /// How long after the last write this change is written; none if never. `crowd`: how many resources are
+    /// published by this process, which share its requests.
+    pub fn interval(self, watched: bool, crowd: usize) -> Option<Duration> {
+        let stretched = EACH.saturating_mul(u32::try_from(crowd).unwrap_or(u32::MAX));
         match self {
             Self::None => None,
             Self::Quiet => Some(QUIET),
-            Self::Progress if watched => Some(WATCHED),
-            Self::Progress => Some(PROGRESS),
+            Self::Progress if watched => Some(WATCHED.max(stretched)),
+            Self::Progress => Some(PROGRESS.max(stretched)),
             Self::Transition => Some(Duration::ZERO),
         }
     }
@@ -153,7 +159,18 @@ mod tests {
             replication.lag_seconds = Some(10);
         });
         assert_eq!(quiet, Change::Quiet);
-        assert!(quiet.interval(true).unwrap().as_secs() >= 60);
+        assert!(quiet.interval(true, 1).unwrap().as_secs() >= 60);
+    }
+
+    #[test]
+    fn progress_of_many_leaves_requests_for_transitions() {
+        for (watched, alone) in [(true, 2), (false, 15)] {
+            let interval = |crowd| Change::Progress.interval(watched, crowd).unwrap();
+            assert_eq!(interval(1), std::time::Duration::from_secs(alone));
+            // Two requests a write, of twenty a second: at most half of them.
+            assert!(interval(300).as_secs_f64() >= 300.0 * 2.0 / 10.0);
+        }
+        assert!(Change::Transition.interval(false, 300).unwrap().is_zero());
     }
 
     #[test]

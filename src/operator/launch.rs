@@ -1,17 +1,18 @@
 //! Shared workers: which syncs run in this process, started and stopped here and nowhere else.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::join_all;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::resource::{Asked, Material};
-use crate::sync::{Desired, Handle, Report, SyncConfig, lifecycle};
+use crate::sync::{Desired, Handle, Report, Share, SyncConfig, lifecycle};
 
 use super::decide::WorkerState;
 use super::publish::{Publisher, Subject, SubjectState};
@@ -30,10 +31,17 @@ pub struct Key {
     pub uid: String,
 }
 
+/// Between two starts: a hundred syncs that begin at one moment would all connect at once.
+const STAGGER: Duration = Duration::from_millis(50);
+
 /// The syncs of this process.
-#[derive(Default)]
 pub struct Launcher {
     entries: Mutex<HashMap<Key, Entry>>,
+    share: Share,
+    /// When the next worker may start.
+    next_start: tokio::sync::Mutex<Instant>,
+    /// How many resources have a status here.
+    crowd: Arc<AtomicUsize>,
 }
 
 struct Entry {
@@ -51,6 +59,16 @@ struct Worker {
 }
 
 impl Launcher {
+    /// None yet; `share` bounds all of them together.
+    pub fn new(share: Share) -> Self {
+        Self {
+            entries: Mutex::default(),
+            share,
+            next_start: tokio::sync::Mutex::new(Instant::now()),
+            crowd: Arc::default(),
+        }
+    }
+
     /// What runs for a resource, compared with the present material (none where it cannot be told).
     pub fn state(&self, key: &Key, material: Option<&Material>) -> WorkerState {
         let entries = self.lock();
@@ -81,8 +99,9 @@ impl Launcher {
         publisher: impl FnOnce() -> Publisher,
     ) {
         self.stop_worker(key).await;
+        self.take_turn().await;
         let (desired, wish) = watch::channel(subject.asked.desired.clone());
-        let handle = lifecycle::spawn(config.clone(), wish);
+        let handle = lifecycle::spawn(config.clone(), wish, &self.share);
         let state = SubjectState::Running(handle.report.clone());
         self.publish(key, Subject { state, ..subject }, publisher);
         let worker = Worker { handle, desired, material, config };
@@ -94,6 +113,12 @@ impl Launcher {
         if let Some(orphan) = orphan {
             orphan.handle.stop().await;
         }
+    }
+
+    async fn take_turn(&self) {
+        let mut next = self.next_start.lock().await;
+        sleep_until(*next).await;
+        *next = Instant::now() + STAGGER;
     }
 
     /// Pass on what the user wants now, to the worker and to the status.
@@ -145,9 +170,10 @@ impl Launcher {
         }
         if let Some(entry) = entries.get_mut(key) {
             entry.stop_publisher = CancellationToken::new();
-            entry.publisher =
-                tokio::spawn(publisher().run(entry.subject.subscribe(), entry.stop_publisher.clone()));
+            let (subject, stop) = (entry.subject.subscribe(), entry.stop_publisher.clone());
+            entry.publisher = tokio::spawn(publisher().run(subject, stop, self.crowd.clone()));
         }
+        self.crowd.store(entries.len(), Ordering::Relaxed);
     }
 
     /// Stop a resource's worker, if it has one; its status goes on being published. Returns the
@@ -160,7 +186,12 @@ impl Launcher {
 
     /// Stop everything about a resource.
     pub async fn forget(&self, key: &Key) {
-        let entry = self.lock().remove(key);
+        let entry = {
+            let mut entries = self.lock();
+            let entry = entries.remove(key);
+            self.crowd.store(entries.len(), Ordering::Relaxed);
+            entry
+        };
         if let Some(entry) = entry {
             entry.end(&CancellationToken::new()).await;
         }

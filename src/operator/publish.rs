@@ -2,6 +2,7 @@
 //! [`cadence`](super::cadence) says so.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -96,8 +97,13 @@ enum Attempt {
 
 impl Publisher {
     /// Publish until stopped, until nobody holds the subject, or until the resource is gone. When stopped,
-    /// the last state is written once more, if there is time.
-    pub async fn run(mut self, mut subject: watch::Receiver<Subject>, stop: CancellationToken) {
+    /// the last state is written once more, if there is time. `crowd`: how many resources are published here.
+    pub async fn run(
+        mut self,
+        mut subject: watch::Receiver<Subject>,
+        stop: CancellationToken,
+        crowd: Arc<AtomicUsize>,
+    ) {
         let mut milestone = self.written.phase.clone();
         let mut written_at: Option<Instant> = None;
         let mut retry = FIRST_RETRY;
@@ -108,7 +114,8 @@ impl Publisher {
             }
             let computed = self.compute(&now);
             let difference = change(&self.written, &computed.whole);
-            let due = match (difference.interval(computed.watched), written_at) {
+            let due = match (difference.interval(computed.watched, crowd.load(Ordering::Relaxed)), written_at)
+            {
                 (None, _) => None,
                 (Some(interval), Some(at)) => Some(interval.saturating_sub(at.elapsed())),
                 (Some(_), None) => Some(Duration::ZERO),

@@ -12,26 +12,42 @@ const UNIT: u64 = 1 << 10;
 pub struct Budget {
     permits: Arc<Semaphore>,
     units: u32,
+    within: Option<Arc<Budget>>,
 }
 
 /// A share of a budget, given back when dropped.
 #[derive(Debug)]
 pub struct Reservation {
     _permit: Option<OwnedSemaphorePermit>,
+    _within: Option<OwnedSemaphorePermit>,
 }
 
 impl Budget {
     /// A budget of `bytes`.
     pub fn new(bytes: u64) -> Self {
         let units = u32::try_from((bytes / UNIT).max(1)).unwrap_or(u32::MAX >> 4);
-        Self { permits: Arc::new(Semaphore::new(units as usize)), units }
+        Self { permits: Arc::new(Semaphore::new(units as usize)), units, within: None }
+    }
+
+    /// A budget of `bytes` whose shares count against `whole` too.
+    pub fn within(whole: &Budget, bytes: u64) -> Self {
+        Self { within: Some(Arc::new(whole.clone())), ..Self::new(bytes) }
     }
 
     /// Wait for a share of `bytes`, first come, first served. More than the whole budget is granted when nothing
     /// else is held, so that the largest document always passes.
     pub async fn reserve(&self, bytes: u64) -> Reservation {
+        let own = self.acquire(bytes).await;
+        let within = match &self.within {
+            Some(whole) => whole.acquire(bytes).await,
+            None => None,
+        };
+        Reservation { _permit: own, _within: within }
+    }
+
+    async fn acquire(&self, bytes: u64) -> Option<OwnedSemaphorePermit> {
         let units = u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.units);
-        Reservation { _permit: Arc::clone(&self.permits).acquire_many_owned(units).await.ok() }
+        Arc::clone(&self.permits).acquire_many_owned(units).await.ok()
     }
 
     /// Bytes held now.

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::budget::Budget;
 use super::catalog::Catalog;
 use super::catalog::build::Builder;
 use super::config::SyncConfig;
 use super::endpoint::Endpoint;
 use super::progress::Progress;
+use super::share::Budgets;
 use super::state::Store;
 use super::throttle::Throttle;
 
@@ -41,12 +41,8 @@ pub struct Context {
     pub builder: Arc<Builder>,
     /// Live numbers.
     pub progress: Arc<Progress>,
-    /// What the clone's queues may hold.
-    pub clone_budget: Budget,
-    /// What the stream's queues may hold.
-    pub stream_budget: Budget,
-    /// What commands on their way may hold: few large documents at a time, many small ones.
-    pub write_budget: Budget,
+    /// What queues and commands on their way may hold: few large documents at a time, many small ones.
+    pub budgets: Budgets,
     /// What the clone may read a second.
     pub throttle: Arc<Throttle>,
 }

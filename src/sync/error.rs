@@ -68,6 +68,8 @@ reasons! {
     Unsupported => Stop, "Exclude it in spec.scope.";
     /// A fresh owner holds the sync.
     OwnedElsewhere => Transient, "Wait: it is taken over once the present owner stops or falls silent.";
+    /// As many syncs as may are cloning in this process.
+    Queued => Transient, "Wait: it begins when another clone has ended (the operator's --max-clones).";
     /// A new owner took over while we ran.
     OwnershipLost => Transient, "None: the other owner goes on.";
     /// The source's oplog no longer reaches back to the checkpoint.

@@ -16,11 +16,13 @@ use super::apply::router::Router;
 use super::apply::watermark::{Mark, Watermark};
 use super::clone;
 use super::completion;
-use super::config::{Desired, DesiredState};
+use super::config::Desired;
 use super::context::Context;
 use super::error::{Error, Reason, Result};
+use super::lifecycle::course::{Position, Step};
 use super::lifecycle::publish::Publisher;
 use super::report::{CompletionReport, Phase};
+use super::share::CloneSlot;
 use super::state::slot::{LANE, LaneRecord};
 use super::state::store::SLOTS;
 use super::state::{CollectionState, Stage, SyncRecord};
@@ -41,10 +43,11 @@ pub enum End {
     Drained,
 }
 
-/// Run until `stop`, until the user wants something else, or until drained.
+/// Run until `stop`, until the user wants something else, or until drained. `slot` is held while the clone runs.
 pub async fn run(
     ctx: &Context,
     record: &SyncRecord,
+    slot: Option<CloneSlot>,
     desired: &mut watch::Receiver<Desired>,
     publisher: &Publisher,
     stop: &CancellationToken,
@@ -74,6 +77,7 @@ pub async fn run(
     if record.stage == Stage::Cloning {
         let (ctx, cancel) = (ctx.clone(), cancel.clone());
         tasks.spawn(async move {
+            let _slot = slot;
             if clone::run(&ctx, &cancel).await? {
                 let _ = cloned_sender.send(true);
             }
@@ -82,7 +86,7 @@ pub async fn run(
     }
     spawn_builder(ctx, &mut tasks, &cancel);
 
-    let mut steer = Steer::new(ctx, record, *cloned.borrow_and_update());
+    let mut steer = Steer::new(ctx, record);
     let mut ticks = tokio::time::interval(LOOK);
     let mut checkpoints = tokio::time::interval(ctx.config.replication.checkpoint_interval);
     let end = loop {
@@ -101,8 +105,9 @@ pub async fn run(
                 let applied = watermark.mark().time;
                 ctx.progress.update_times(|times| times.applied = Some(applied));
                 let wanted = desired.borrow().clone();
-                let done = *cloned.borrow_and_update();
-                if let Some(end) = steer.look(&wanted, done, applied, publisher, &mut checkpointer).await? {
+                steer.position.applied = applied;
+                steer.position.cloned = *cloned.borrow_and_update();
+                if let Some(end) = steer.look(&wanted, publisher, &mut checkpointer).await? {
                     break end;
                 }
             }
@@ -189,104 +194,92 @@ async fn drain(tasks: &mut JoinSet<Result<()>>) -> Result<()> {
     }
 }
 
-/// Moves the phase along, and turns the user's wish into the run's end.
+/// Takes the steps that [`course`](super::lifecycle::course) decides.
 struct Steer<'a> {
     ctx: &'a Context,
-    phase: Phase,
-    clone_end: Option<Timestamp>,
-    consistent: bool,
-    fence: Option<Timestamp>,
+    position: Position,
 }
 
 impl<'a> Steer<'a> {
-    fn new(ctx: &'a Context, record: &SyncRecord, cloned: bool) -> Self {
+    fn new(ctx: &'a Context, record: &SyncRecord) -> Self {
         let fence = record.completion.as_ref().and_then(|completion| completion.fence);
-        Self {
-            ctx,
-            phase: if cloned { Phase::CatchingUp } else { Phase::Cloning },
+        let position = Position {
+            cloned: record.stage != Stage::Cloning,
             clone_end: record.clone_end,
             consistent: record.consistent_at.is_some(),
             fence: fence.filter(|_| record.stage == Stage::Completing),
-        }
+            applied: Timestamp { time: 0, increment: 0 },
+        };
+        Self { ctx, position }
     }
 
+    /// Take steps until there is nothing to do but to wait, or the run is over.
     async fn look(
         &mut self,
         wanted: &Desired,
-        cloned: bool,
-        applied: Timestamp,
         publisher: &Publisher,
         checkpointer: &mut Checkpointer,
     ) -> Result<Option<End>> {
-        self.advance(cloned, applied, publisher, checkpointer).await?;
-        if wanted.state == DesiredState::Paused || publisher.restart_wanted(wanted) {
-            return Ok(Some(End::Stopped));
-        }
-        if !self.consistent {
-            return Ok(None);
-        }
-        match (wanted.state, self.fence) {
-            (DesiredState::Completed, None) => {
-                let requested = completion::request(self.ctx).await?;
-                self.fence = requested.fence;
-                publisher.enter(Phase::Completing, "draining to the fence");
-                publisher.update(|report| {
-                    report.completion = Some(CompletionReport {
-                        requested_at: requested.requested_at,
-                        fence: requested.fence.map(Into::into),
-                        ..CompletionReport::default()
-                    });
-                });
-            }
-            (DesiredState::Completed, Some(fence)) => {
-                publisher.enter(Phase::Completing, "draining to the fence");
-                if applied >= fence {
+        loop {
+            let step = self.position.next(wanted.state, publisher.restart_wanted(wanted));
+            match step {
+                Step::Leave => return Ok(Some(End::Stopped)),
+                Step::Copy => {
+                    let catalog = &self.ctx.catalog;
+                    let left =
+                        catalog.all().iter().filter(|one| one.state() != CollectionState::Cloned).count();
+                    publisher.enter(Phase::Cloning, &format!("copying: {left} collections to go"));
+                }
+                Step::LearnCloneEnd => self.learn_clone_end(publisher).await?,
+                Step::CatchUp => {
+                    publisher.enter(Phase::CatchingUp, "applying what happened during the copy");
+                }
+                Step::BecomeConsistent => {
+                    let now = jiff::Timestamp::now();
+                    checkpointer.write(doc! {"consistentAt": now.to_string()}).await?;
+                    self.position.consistent = true;
+                    publisher.update(|report| report.initial_sync.completed_at = Some(now));
+                }
+                Step::Follow => publisher.enter(Phase::Streaming, "following the source"),
+                Step::FixFence => self.fix_fence(publisher).await?,
+                Step::Drain => publisher.enter(Phase::Completing, "draining to the fence"),
+                Step::CutOver => {
                     checkpointer.write(Document::new()).await?;
                     return Ok(Some(End::Drained));
                 }
+                Step::Abort => {
+                    completion::abort(self.ctx).await?;
+                    self.position.fence = None;
+                    publisher.update(|report| report.completion = None);
+                }
             }
-            (DesiredState::Running, Some(_)) => {
-                completion::abort(self.ctx).await?;
-                self.fence = None;
-                publisher.update(|report| report.completion = None);
+            if step.is_waiting() {
+                return Ok(None);
             }
-            (DesiredState::Running, None) => publisher.enter(Phase::Streaming, "following the source"),
-            (DesiredState::Paused, _) => {}
         }
-        Ok(None)
     }
 
-    async fn advance(
-        &mut self,
-        cloned: bool,
-        applied: Timestamp,
-        publisher: &Publisher,
-        checkpointer: &mut Checkpointer,
-    ) -> Result<()> {
-        if self.consistent {
-            return Ok(());
-        }
-        if !cloned {
-            let catalog = &self.ctx.catalog;
-            let left = catalog.all().iter().filter(|one| one.state() != CollectionState::Cloned).count();
-            publisher.enter(Phase::Cloning, &format!("copying: {left} collections to go"));
-            return Ok(());
-        }
-        if self.phase != Phase::CatchingUp || self.clone_end.is_none() {
-            self.phase = Phase::CatchingUp;
-            let now = self.ctx.store.load().await?;
-            self.clone_end = now.as_ref().and_then(|record| record.clone_end);
-            let cloned_at = now.and_then(|record| record.cloned_at);
-            publisher.update(|report| report.initial_sync.cloned_at = cloned_at);
-        }
-        publisher.enter(Phase::CatchingUp, "applying what happened during the copy");
-        if self.clone_end.is_some_and(|end| applied >= end) {
-            let now = jiff::Timestamp::now();
-            checkpointer.write(doc! {"consistentAt": now.to_string()}).await?;
-            self.consistent = true;
-            publisher.update(|report| report.initial_sync.completed_at = Some(now));
-            publisher.enter(Phase::Streaming, "following the source");
-        }
+    async fn learn_clone_end(&mut self, publisher: &Publisher) -> Result<()> {
+        let record = self.ctx.store.load().await?;
+        let end = record.as_ref().and_then(|record| record.clone_end);
+        self.position.clone_end = Some(end.ok_or_else(|| {
+            Error::new(Reason::StateMismatch, "the durable state does not say when the clone ended")
+        })?);
+        let cloned_at = record.and_then(|record| record.cloned_at);
+        publisher.update(|report| report.initial_sync.cloned_at = cloned_at);
+        Ok(())
+    }
+
+    async fn fix_fence(&mut self, publisher: &Publisher) -> Result<()> {
+        let requested = completion::request(self.ctx).await?;
+        self.position.fence = requested.fence;
+        publisher.update(|report| {
+            report.completion = Some(CompletionReport {
+                requested_at: requested.requested_at,
+                fence: requested.fence.map(Into::into),
+                ..CompletionReport::default()
+            });
+        });
         Ok(())
     }
 }

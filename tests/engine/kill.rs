@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use clustersync::sync::{Desired, DesiredState, Phase, Report, spawn};
+use clustersync::sync::{Desired, DesiredState, Phase, Report, Share, spawn};
 use mongodb::bson::{Document, doc};
 use tokio::sync::watch;
 
@@ -92,7 +92,7 @@ async fn worker_process() {
     config.limits.bytes_per_second = get("LIMIT").parse().unwrap();
     config.holder = holder();
     let (sender, receiver) = watch::channel(Desired::default());
-    let handle = spawn(config, receiver);
+    let handle = spawn(config, receiver, &Share::single());
     let path = PathBuf::from(folder);
     loop {
         let report = handle.report.borrow().clone();

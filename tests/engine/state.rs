@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use clustersync::sync::{Desired, DesiredState, Phase, Reason, lifecycle};
+use clustersync::sync::{Desired, DesiredState, Phase, Reason, Share, lifecycle};
 use mongodb::bson::{Document, doc};
 
 use crate::lab::mongod::{Options, ReplicaSet};
@@ -249,5 +249,52 @@ async fn a_source_restored_from_an_older_backup_is_found() {
     let sync = world.start();
     let report = sync.stalled(Reason::SourceRewound).await;
     assert!(report.message.contains("restart"), "{}", report.message);
+    sync.stop().await;
+}
+
+#[tokio::test]
+async fn syncs_of_one_process_clone_one_after_the_other() {
+    let (first, second) = (World::shared("queue_a").await, World::shared("queue_b").await);
+    first.fill("c", 4_000, 1_000).await;
+    second.fill("c", 100, 10).await;
+    let share = Share::new(1, 0);
+    let mut slow = first.config();
+    slow.limits.bytes_per_second = 1 << 20;
+    let one = Sync::start_within(slow, Desired::default(), &share);
+    one.phase(Phase::Cloning).await;
+    let other = Sync::start_within(second.config(), Desired::default(), &share);
+    let queued = other.until("queued", |report| report.reason == Some(Reason::Queued)).await;
+    assert_eq!(queued.phase, Phase::Pending);
+    assert!(queued.message.contains("(1)"), "{}", queued.message);
+    // While it waits, it does what it is told.
+    other.want(DesiredState::Paused);
+    other.phase(Phase::Paused).await;
+    other.want(DesiredState::Running);
+    other.until("queued again", |report| report.reason == Some(Reason::Queued)).await;
+    assert_eq!(one.report().phase, Phase::Cloning);
+    // A rest gives the slot away.
+    one.want(DesiredState::Paused);
+    other.phase(Phase::Streaming).await;
+    one.want(DesiredState::Running);
+    one.phase(Phase::Streaming).await;
+    first.assert_identical(true).await;
+    second.assert_identical(true).await;
+    one.stop().await;
+    other.stop().await;
+}
+
+#[tokio::test]
+async fn a_sync_that_is_created_paused_begins_when_it_is_resumed() {
+    let world = World::shared("later").await;
+    world.fill("c", 50, 10).await;
+    let paused = Desired { state: DesiredState::Paused, ..Desired::default() };
+    let sync = Sync::start_with(world.config(), paused);
+    let report = sync.phase(Phase::Paused).await;
+    assert_eq!(report.replication.checkpoint_time, None, "nothing is fixed that the oplog could outrun");
+    world.coll("new").insert_one(doc! {"_id": 1}).await.unwrap();
+    sync.want(DesiredState::Running);
+    sync.phase(Phase::Streaming).await;
+    world.caught_up(&sync).await;
+    world.assert_identical(true).await;
     sync.stop().await;
 }

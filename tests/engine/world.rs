@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use clustersync::sync::config::{Holder, InitialSync, Limits, OnExistingData, Replication};
 use clustersync::sync::endpoint::EndpointConfig;
 use clustersync::sync::scope::Scope;
-use clustersync::sync::{Desired, DesiredState, Handle, Phase, Reason, Report, SyncConfig, spawn};
+use clustersync::sync::{Desired, DesiredState, Handle, Phase, Reason, Report, Share, SyncConfig, spawn};
 use mongodb::bson::{Document, doc};
 use mongodb::{Client, Collection, Database};
 use tokio::sync::{OnceCell, watch};
@@ -141,8 +141,12 @@ impl Sync {
                 no_color: true,
             });
         }
+        Self::start_within(config, desired, &Share::single())
+    }
+
+    pub fn start_within(config: SyncConfig, desired: Desired, share: &Share) -> Self {
         let (sender, receiver) = watch::channel(desired);
-        Self { handle: spawn(config, receiver), desired: sender }
+        Self { handle: spawn(config, receiver, share), desired: sender }
     }
 
     pub fn report(&self) -> Report {

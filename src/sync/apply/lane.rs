@@ -88,7 +88,7 @@ impl Worker {
         let position = changes.last().map(|change| String::from_utf8_lossy(change.token.get()).into_owned());
         let set = doc! {"position": position.unwrap_or_default()};
         let bytes: usize = changes.iter().map(|change| change.write.len()).sum();
-        let _writing = self.ctx.write_budget.reserve(bytes as u64 * COPIES).await;
+        let _writing = self.ctx.budgets.write.reserve(bytes as u64 * COPIES).await;
         loop {
             let plan = plan(changes);
             let outcome = {

@@ -172,7 +172,7 @@ async fn read_from(
         *last = Some(final_id.as_bytes().to_vec());
         let bytes = batch.bytes().len() as u64;
         ctx.throttle.take(bytes).await;
-        let reservation = ctx.clone_budget.reserve(bytes).await;
+        let reservation = ctx.budgets.clone.reserve(bytes).await;
         if sender.send(Message::Chunk(Chunk { batch, skip, _reservation: reservation })).await.is_err() {
             return Err(Error::new(Reason::Interrupted, "the writer of a partition ended"));
         }

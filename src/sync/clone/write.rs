@@ -47,7 +47,7 @@ async fn write_chunk(ctx: &Context, collection: &Collection, slot: &mut Slot, ch
     let set = doc! {"last": Bson::Binary(binary(last.as_bytes()))};
     let inc = doc! {"documents": count, "bytes": size};
     let namespace = collection.target();
-    let _writing = ctx.write_budget.reserve(bytes as u64 * COPIES).await;
+    let _writing = ctx.budgets.write.reserve(bytes as u64 * COPIES).await;
     let inserts = inserts(&namespace, &documents);
     match slot.commit(set.clone(), inc.clone(), &inserts, Durability::Primary, &any_reply).await {
         Ok(()) => {}

@@ -6,14 +6,14 @@ use mongodb::bson::doc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::course::{Course, clones, course};
 use super::monitor;
 use super::publish::Publisher;
-use crate::sync::budget::Budget;
 use crate::sync::catalog::Catalog;
 use crate::sync::catalog::build::Builder;
 use crate::sync::completion;
 use crate::sync::config::{Desired, DesiredState, SyncConfig};
-use crate::sync::context::{CLONE_BYTES, Context, STREAM_BYTES, WRITE_BYTES};
+use crate::sync::context::Context;
 use crate::sync::endpoint::client::Side;
 use crate::sync::endpoint::{Endpoint, oplog};
 use crate::sync::error::{Class, Error, Reason, Result};
@@ -21,6 +21,7 @@ use crate::sync::preflight::{self, Found, plan};
 use crate::sync::progress::Progress;
 use crate::sync::report::{CompletionReport, Phase};
 use crate::sync::run;
+use crate::sync::share::{CloneSlot, Share};
 use crate::sync::state::record::FORMAT;
 use crate::sync::state::{CollectionState, Stage, Store, SyncRecord, owner};
 use crate::sync::throttle::Throttle;
@@ -40,9 +41,10 @@ pub async fn attempt(
     desired: &mut watch::Receiver<Desired>,
     publisher: &Publisher,
     progress: &Arc<Progress>,
+    share: &Share,
     stop: &CancellationToken,
 ) -> Result<Outcome> {
-    let attempt = Attempt { config, publisher, progress, stop };
+    let attempt = Attempt { config, publisher, progress, share, stop };
     tokio::select! {
         connected = attempt.connect() => {
             let (source, target, found) = connected?;
@@ -59,6 +61,7 @@ struct Attempt<'a> {
     config: &'a Arc<SyncConfig>,
     publisher: &'a Publisher,
     progress: &'a Arc<Progress>,
+    share: &'a Share,
     stop: &'a CancellationToken,
 }
 
@@ -109,21 +112,54 @@ impl Attempt<'_> {
         found: &Found,
         desired: &mut watch::Receiver<Desired>,
     ) -> Result<Outcome> {
-        loop {
+        while !self.stop.is_cancelled() {
             let wanted = desired.borrow_and_update().clone();
-            let record = self.resume_or_plan(source, store, found, &wanted).await?;
+            let before = store.load().await?;
+            let stage = before.as_ref().map(|record| record.stage);
+            let restart = before.as_ref().is_some_and(|record| record.handled_restart != wanted.restart);
+            let course = course(stage, wanted.state, restart);
+            if course == Course::Rest && clones(stage, restart) && stage != Some(Stage::Cloning) {
+                self.publisher.enter(Phase::Paused, "paused before the clone begins");
+                self.rest(desired, |wanted| wanted.state != DesiredState::Paused).await?;
+                continue;
+            }
+            let slot = if matches!(course, Course::Plan | Course::Run) && clones(stage, restart) {
+                match self.clone_slot(desired).await {
+                    Some(slot) => Some(slot),
+                    None => continue,
+                }
+            } else {
+                None
+            };
+            let record = self.resume_or_plan(source, store, found, &wanted, before).await?;
             let ctx = self.context(source, store, &record).await?;
             self.publisher.update(|report| fill(report, &record));
             self.publisher.update(|report| report.replication.last_error = None);
             let outcome = tokio::select! {
-                outcome = self.stage(&ctx, &record, desired) => outcome,
+                outcome = self.stage(&ctx, &record, slot, desired) => outcome,
                 error = async { monitor::watch(&ctx).await.err() } => Err(error.unwrap_or_else(|| {
                     Error::new(Reason::Internal, "the source is not watched any more")
                 })),
             }?;
-            if outcome == Outcome::Stopped || self.stop.is_cancelled() {
-                return Ok(Outcome::Stopped);
+            if outcome == Outcome::Stopped {
+                break;
             }
+        }
+        Ok(Outcome::Stopped)
+    }
+
+    /// Wait for the right to clone; none when told to stop, or when the user wants something else meanwhile.
+    async fn clone_slot(&self, desired: &mut watch::Receiver<Desired>) -> Option<CloneSlot> {
+        if let Some(slot) = self.share.try_clone_slot() {
+            return Some(slot);
+        }
+        let limit = self.share.limit();
+        self.publisher
+            .wait(Reason::Queued, &format!("as many syncs as may ({limit}) are cloning in this process"));
+        tokio::select! {
+            slot = self.share.clone_slot() => Some(slot),
+            () = changed(desired) => None,
+            () = self.stop.cancelled() => None,
         }
     }
 
@@ -133,9 +169,10 @@ impl Attempt<'_> {
         store: &Store,
         found: &Found,
         wanted: &Desired,
+        before: Option<SyncRecord>,
     ) -> Result<SyncRecord> {
         let mut warnings = found.warnings.clone();
-        let record = match store.load().await? {
+        let record = match before {
             Some(record) if record.stage != Stage::Planning && record.handled_restart == wanted.restart => {
                 self.check_recorded(source, &record, found, &mut warnings).await?;
                 self.handle_retry(store, record, wanted).await?
@@ -242,9 +279,7 @@ impl Attempt<'_> {
             builder: Arc::new(Builder::new(store.clone(), Arc::clone(&catalog))),
             catalog,
             progress,
-            clone_budget: Budget::new(CLONE_BYTES),
-            stream_budget: Budget::new(STREAM_BYTES),
-            write_budget: Budget::new(WRITE_BYTES),
+            budgets: self.share.budgets(),
             throttle: Arc::new(Throttle::new(self.config.limits.bytes_per_second)),
         })
     }
@@ -254,11 +289,12 @@ impl Attempt<'_> {
         &self,
         ctx: &Context,
         record: &SyncRecord,
+        slot: Option<CloneSlot>,
         desired: &mut watch::Receiver<Desired>,
     ) -> Result<Outcome> {
-        let wanted = desired.borrow().clone();
-        match record.stage {
-            Stage::Completed => {
+        let wanted = desired.borrow().state;
+        match course(Some(record.stage), wanted, false) {
+            Course::Done => {
                 let missing = completion::unsuccessful_indexes(ctx).await?;
                 let message =
                     if missing.is_empty() { "cut over" } else { "cut over; some indexes are missing" };
@@ -273,31 +309,30 @@ impl Attempt<'_> {
                 })
                 .await
             }
-            Stage::Restoring => {
+            Course::Restore => {
                 self.publisher.enter(Phase::Completing, "restoring what was deferred");
                 completion::restore(ctx).await?;
                 Ok(Outcome::Again)
             }
-            _ if wanted.state == DesiredState::Paused => {
+            Course::Rest => {
                 self.publisher.enter(Phase::Paused, "paused; the checkpoint stays");
-                self.rest(desired, |wanted| {
-                    wanted.state != DesiredState::Paused || self.publisher.restart_wanted(wanted)
-                })
-                .await
+                self.rest(desired, |wanted| wanted.state != DesiredState::Paused).await
             }
-            _ => match run::run(ctx, record, desired, self.publisher, self.stop).await? {
-                run::End::Stopped => Ok(Outcome::Again),
-                run::End::Drained => {
-                    let fence = ctx.progress.times().applied;
-                    let committed_at = completion::commit(ctx, fence).await?;
-                    self.publisher.update(|report| {
-                        if let Some(completion) = &mut report.completion {
-                            completion.committed_at = Some(committed_at);
-                        }
-                    });
-                    Ok(Outcome::Again)
+            Course::Plan | Course::Run => {
+                match run::run(ctx, record, slot, desired, self.publisher, self.stop).await? {
+                    run::End::Stopped => Ok(Outcome::Again),
+                    run::End::Drained => {
+                        let fence = ctx.progress.times().applied;
+                        let committed_at = completion::commit(ctx, fence).await?;
+                        self.publisher.update(|report| {
+                            if let Some(completion) = &mut report.completion {
+                                completion.committed_at = Some(committed_at);
+                            }
+                        });
+                        Ok(Outcome::Again)
+                    }
                 }
-            },
+            }
         }
     }
 
@@ -312,14 +347,16 @@ impl Attempt<'_> {
             }
             tokio::select! {
                 () = self.stop.cancelled() => return Ok(Outcome::Stopped),
-                changed = desired.changed() => {
-                    if changed.is_err() {
-                        self.stop.cancelled().await;
-                        return Ok(Outcome::Stopped);
-                    }
-                }
+                () = changed(desired) => {}
             }
         }
+    }
+}
+
+/// Until the user wants something else; for ever, once nobody is there to say so.
+async fn changed(desired: &mut watch::Receiver<Desired>) {
+    if desired.changed().await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -1,6 +1,7 @@
 //! The life of one sync: ownership, attempts, what the user wants. The only place that changes its phase.
 
 pub mod attempt;
+pub mod course;
 pub mod monitor;
 pub mod publish;
 
@@ -18,6 +19,7 @@ use super::error::{Class, Reason, Result};
 use super::progress::Progress;
 use super::report::{LastError, Phase, Report};
 use super::retry::Backoff;
+use super::share::Share;
 use super::state::{Store, owner};
 use attempt::Outcome;
 use publish::Publisher;
@@ -55,14 +57,22 @@ impl Handle {
     }
 }
 
-/// Run a sync until its handle is stopped. Never fails: every failure is in the report.
-pub fn spawn(mut config: SyncConfig, desired: watch::Receiver<Desired>) -> Handle {
+/// Run a sync until its handle is stopped. Never fails: every failure is in the report. `share` bounds it together
+/// with the other syncs of this process.
+pub fn spawn(mut config: SyncConfig, desired: watch::Receiver<Desired>, share: &Share) -> Handle {
     config.scope = config.scope.with_reserved(&config.metadata_database);
     let progress = Arc::new(Progress::default());
     let (publisher, report) = Publisher::new(&config, Arc::clone(&progress));
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
-    let life = Life { config: Arc::new(config), desired, publisher, progress, stop: stop.clone() };
+    let life = Life {
+        config: Arc::new(config),
+        desired,
+        publisher,
+        progress,
+        share: share.clone(),
+        stop: stop.clone(),
+    };
     let abort = tasks.spawn(life.run()).abort_handle();
     tasks.close();
     Handle { report, stop, tasks, abort }
@@ -84,6 +94,7 @@ struct Life {
     desired: watch::Receiver<Desired>,
     publisher: Publisher,
     progress: Arc<Progress>,
+    share: Share,
     stop: CancellationToken,
 }
 
@@ -111,6 +122,7 @@ impl Life {
                 &mut self.desired,
                 &self.publisher,
                 &self.progress,
+                &self.share,
                 &self.stop,
             )
             .await;

@@ -33,7 +33,7 @@ pub async fn watch(ctx: &Context) -> Result<()> {
                 }
             }
         }
-        ctx.progress.queued_bytes.set(ctx.clone_budget.used() + ctx.stream_budget.used());
+        ctx.progress.queued_bytes.set(ctx.budgets.clone.used() + ctx.budgets.stream.used());
         tokio::time::sleep(EVERY).await;
     }
     Ok(())

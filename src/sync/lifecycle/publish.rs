@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::sync::config::{Desired, SyncConfig};
-use crate::sync::error::Error;
+use crate::sync::error::{Error, Reason};
 use crate::sync::progress::{Progress, lag_seconds};
 use crate::sync::report::{Phase, Report};
 
@@ -71,6 +71,12 @@ impl Publisher {
     fn refresh(&self, report: &mut Report) {
         let rate = report.initial_sync.bytes_per_second;
         merge(report, &self.progress, rate);
+    }
+
+    /// Wait for something that is not an error, before the data path runs.
+    pub fn wait(&self, reason: Reason, message: &str) {
+        self.enter(Phase::Pending, message);
+        self.update(|report| report.reason = Some(reason));
     }
 
     /// Be stalled.

@@ -98,7 +98,7 @@ pub async fn read(ctx: &Context, token: String, sender: mpsc::Sender<EventBatch>
         if let Some(after) = batch.post_batch_token() {
             after.clone_into(&mut token);
         }
-        let reservation = ctx.stream_budget.reserve(batch.bytes().len() as u64).await;
+        let reservation = ctx.budgets.stream.reserve(batch.bytes().len() as u64).await;
         if sender.send(EventBatch { batch: Arc::new(batch), reservation }).await.is_err() {
             return Ok(());
         }
