@@ -8,6 +8,9 @@ use tokio::time::Instant;
 /// How much may be taken at once after a rest: small, so that the limit holds over short times too.
 const BURST: Duration = Duration::from_millis(250);
 
+/// What one take may cost at most: a batch has 16 MB, so only a limit of some bytes a second comes here.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
 /// Limits a rate.
 #[derive(Debug)]
 pub struct Throttle {
@@ -37,7 +40,8 @@ impl Throttle {
         let now = Instant::now();
         let earliest = now.checked_sub(BURST).unwrap_or(now);
         let start = (*paid).max(earliest);
-        *paid = start + Duration::from_secs_f64(bytes as f64 / self.bytes_per_second as f64);
+        let owed = (bytes as f64 / self.bytes_per_second as f64).min(LONGEST.as_secs_f64());
+        *paid = start + Duration::from_secs_f64(owed);
         let wait = *paid;
         tokio::time::sleep_until(wait).await;
     }
@@ -63,6 +67,12 @@ mod tests {
         assert!((9.7..=10.1).contains(&spent), "{spent}");
         let spent = seconds_for(&throttle, &[20_000]).await;
         assert!((19.7..=20.3).contains(&spent), "{spent}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_smallest_limit_and_the_largest_take_end() {
+        let spent = seconds_for(&Throttle::new(1), &[u64::MAX]).await;
+        assert!((spent - LONGEST.as_secs_f64()).abs() < 1.0, "{spent}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -161,4 +161,28 @@ mod tests {
         assert!(!text.contains("clustersync_lag_seconds{"), "unknown lag is no number");
         assert!(!render(&[]).unwrap().contains("name="));
     }
+
+    #[test]
+    fn every_metric_is_in_the_reference() {
+        let reference = include_str!("../../docs/metrics.md");
+        let error = crate::sync::report::LastError {
+            reason: Reason::Interrupted.as_str().to_owned(),
+            ..Default::default()
+        };
+        let mut report = Report::default();
+        report.replication.last_error = Some(error);
+        let text = render(&[(Labels { namespace: "n".into(), name: "a".into() }, report)]).unwrap();
+        let names = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+        let names: Vec<&str> = names
+            .chain(GAUGES.iter().map(|gauge| gauge.0))
+            .chain(COUNTERS.iter().map(|counter| counter.0))
+            .collect();
+        assert!(names.len() > 20);
+        for name in names {
+            let name = name.strip_prefix("clustersync_").unwrap_or(name);
+            let documented =
+                ["`", "{"].iter().any(|end| reference.contains(&format!("`clustersync_{name}{end}")));
+            assert!(documented, "{name} is not in docs/metrics.md");
+        }
+    }
 }

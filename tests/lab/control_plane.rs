@@ -89,6 +89,24 @@ impl ControlPlane {
         plane
     }
 
+    /// Run some of the controller manager's controllers, such as `namespace-controller`, until dropped.
+    pub fn controllers(&self, names: &str) -> Process {
+        let assets = super::tool("CLUSTERSYNC_CONTROL_PLANE");
+        Process::start(
+            &assets.join("kube-controller-manager"),
+            &[
+                format!("--kubeconfig={}", self.kubeconfig.display()),
+                format!("--controllers={names}"),
+                "--leader-elect=false".to_owned(),
+                format!("--secure-port={}", super::free_port()),
+                "--bind-address=127.0.0.1".to_owned(),
+            ],
+            &[],
+            &self.folder.0,
+            "controllers",
+        )
+    }
+
     pub fn folder(&self) -> &Path {
         &self.folder.0
     }

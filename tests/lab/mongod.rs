@@ -188,6 +188,7 @@ impl Standalone {
             "127.0.0.1",
             "--dbpath",
             &folder.0.display().to_string(),
+            "--nounixsocket",
         ]
         .map(str::to_owned)
         .to_vec();

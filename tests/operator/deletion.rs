@@ -3,7 +3,7 @@
 use mongodb::Client;
 use mongodb::bson::{Document, doc};
 
-use crate::site::{Site, cluster_sync, condition, count, fill, secrets, succeed};
+use crate::site::{Site, cluster_sync, condition, count, fill, plane, secrets, succeed};
 
 /// Documents of the durable state that belong to a sync.
 async fn state(target: &Client, id: &str) -> u64 {
@@ -66,4 +66,45 @@ async fn deletion_does_not_wait_for_a_target_that_is_gone() {
     site.gone("gone");
     std::thread::sleep(std::time::Duration::from_secs(1));
     assert!(site.events("gone").contains(&"StateRetained".to_owned()));
+}
+
+/// The rights of an operator that may work everywhere do not go with one namespace.
+fn rights_everywhere(site: &Site) {
+    let role = site.json(&["get", "role", "clustersync-operator"]);
+    let name = serde_json::json!({"name": format!("{}-everywhere", site.namespace)});
+    let group = "rbac.authorization.k8s.io";
+    let account = serde_json::json!({
+        "kind": "ServiceAccount", "name": "clustersync-operator", "namespace": site.namespace,
+    });
+    let role = serde_json::json!({
+        "apiVersion": format!("{group}/v1"), "kind": "ClusterRole", "metadata": name, "rules": role["rules"],
+    });
+    let binding = serde_json::json!({
+        "apiVersion": format!("{group}/v1"), "kind": "ClusterRoleBinding", "metadata": name,
+        "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": name["name"]}, "subjects": [account],
+    });
+    for object in [role, binding] {
+        succeed(site.plane.apply(&object.to_string()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_that_ends_takes_its_syncs_with_it() {
+    let home = Site::new("everywhere");
+    rights_everywhere(&home);
+    let site = Site::new("ending");
+    let (source, target) = secrets(&site).await;
+    let operator = home.operator(&["--watch-namespaces=ending"]);
+    fill(&source, "ending", 20).await;
+    let mut sync = cluster_sync("ending", "ending");
+    sync["spec"]["deletionPolicy"] = "Delete".into();
+    succeed(site.apply(&sync));
+    let id = site.phase("ending", "Streaming")["status"]["syncID"].as_str().unwrap().to_owned();
+    // Its Secrets may go first, and no event can be written any more.
+    let _controllers = plane().controllers("namespace-controller");
+    site.kubectl(&["delete", "secret", "--all"]);
+    let ended = plane().try_kubectl(&["delete", "namespace", "ending", "--timeout=60s"]);
+    assert!(ended.status.success(), "{}\n{}", site.kubectl(&["get", "csync", "-o", "yaml"]), operator.log());
+    assert_eq!(state(&target, &id).await, 0);
+    assert_eq!(count(&target, "ending").await, 20, "the copied data stays");
 }

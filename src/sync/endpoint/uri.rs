@@ -193,6 +193,11 @@ impl EndpointConfig {
         {
             return Err(UriError(format!("authMechanism is none of {}", MECHANISMS.join(", "))));
         }
+        if self.uri.split('?').next().is_some_and(|address| address.contains('@')) {
+            return Err(UriError(
+                "credentials are given twice: in the connection string and apart from it".to_owned(),
+            ));
+        }
         if credentials.username.is_empty() && credentials.auth_mechanism.as_deref() != Some("MONGODB-X509") {
             return Err(UriError("the user name is empty".to_owned()));
         }
