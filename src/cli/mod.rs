@@ -1,11 +1,19 @@
 //! The command line: one file a subcommand.
 
+pub mod address;
+pub mod calls;
+pub mod environment;
 pub mod operator;
+pub mod reset;
+pub mod serve;
+pub mod watch;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::logs::{self, LogOptions};
@@ -22,12 +30,62 @@ pub struct Cli {
 
 const EXAMPLES: &str = "Examples:
   clustersync crd | kubectl apply --server-side -f -     install the ClusterSync resource
-  clustersync operator --watch-namespaces shop,crm       run the syncs of two namespaces";
+  clustersync operator --watch-namespaces shop,crm       run the syncs of two namespaces
+  clustersync serve --source URI --target URI            one sync without Kubernetes, steered by:
+  clustersync start --include-namespaces shop.*
+  clustersync status --watch
+  clustersync finalize
+
+Exit codes: 0 done, 1 failed (or the answer says ok: false), 2 wrong command line.";
+
+const SERVE: &str = "Example:
+  clustersync serve --source mongodb://a:27017/?replicaSet=src --target mongodb://b:27017/?replicaSet=tgt
+  curl -X POST localhost:2242/start -d '{\"includeNamespaces\": [\"shop.*\"]}'
+
+Without a subcommand, --source means serve. Started again, a sync that was running goes on by itself.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the syncs that ClusterSync resources ask for, until SIGTERM
     Operator(operator::OperatorArgs),
+    /// Run one sync without Kubernetes, steered over HTTP, until SIGTERM
+    #[command(after_help = SERVE)]
+    Serve(Box<serve::ServeArgs>),
+    /// Begin: clone, then stream
+    Start {
+        #[command(flatten)]
+        call: calls::CallArgs,
+        #[command(flatten)]
+        fields: calls::StartFields,
+    },
+    /// Print how far the sync is
+    Status {
+        #[command(flatten)]
+        call: calls::CallArgs,
+        /// Again and again, with progress bars at a terminal, until it is finalized or failed
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Rest; the checkpoint stays
+    Pause {
+        #[command(flatten)]
+        call: calls::CallArgs,
+    },
+    /// Go on after a pause
+    Resume {
+        #[command(flatten)]
+        call: calls::CallArgs,
+        /// Try again after a failure
+        #[arg(long)]
+        from_failure: bool,
+    },
+    /// Cut over: drain, restore what was deferred, stop
+    Finalize {
+        #[command(flatten)]
+        call: calls::CallArgs,
+    },
+    /// Remove a sync's durable state from the target; the copied data stays
+    Reset(reset::ResetArgs),
     /// Print the CustomResourceDefinition of ClusterSync
     Crd,
     /// Print the version
@@ -39,31 +97,20 @@ enum Command {
 #[allow(clippy::struct_field_names)] // The names are the flags.
 struct LogArgs {
     /// Which lines are written; `RUST_LOG` directives take precedence
-    #[arg(long, global = true, value_name = "LEVEL", default_value_t = from_environment("LOG_LEVEL", "info"),
+    #[arg(long, global = true, value_name = "LEVEL", default_value_t = environment::or("LOG_LEVEL", "info"),
           value_parser = ["trace", "debug", "info", "warn", "error", "fatal"])]
     log_level: String,
     /// One JSON object a line (environment: `CLUSTERSYNC_LOG_JSON`)
-    #[arg(long, global = true, default_value_t = is_yes(&from_environment("LOG_JSON", "false")))]
+    #[arg(long, global = true, default_value_t = environment::flag("LOG_JSON"))]
     log_json: bool,
     /// No colours, even at a terminal (environment: `CLUSTERSYNC_LOG_NO_COLOR`)
-    #[arg(long, global = true, default_value_t = is_yes(&from_environment("LOG_NO_COLOR", "false")))]
+    #[arg(long, global = true, default_value_t = environment::flag("LOG_NO_COLOR"))]
     log_no_color: bool,
-}
-
-/// `CLUSTERSYNC_<name>`, else `PCSM_<name>`, which people who come from there have set.
-fn from_environment(name: &str, default: &str) -> String {
-    std::env::var(format!("CLUSTERSYNC_{name}"))
-        .or_else(|_| std::env::var(format!("PCSM_{name}")))
-        .unwrap_or_else(|_| default.to_owned())
-}
-
-fn is_yes(text: &str) -> bool {
-    matches!(text.to_ascii_lowercase().as_str(), "1" | "true" | "yes" | "on")
 }
 
 /// Parse and run. Exit code 2 for what is wrong with the command line, 1 for what went wrong later.
 pub async fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::try_parse_from(with_subcommand(std::env::args_os().collect())) {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
@@ -80,6 +127,25 @@ pub async fn main() -> ExitCode {
                 Err(error) => fail(&error),
             }
         }
+        Command::Serve(args) => match serve::run(*args, on_signal()).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error @ serve::ServeCommandError::Usage(_)) => wrong_usage(&error),
+            Err(error) => fail(&error),
+        },
+        Command::Start { call, fields } => {
+            answered(move || calls::post(&call, "start", &fields.into_body())).await
+        }
+        Command::Status { call, watch } => answered(move || calls::status(&call, watch)).await,
+        Command::Pause { call } => answered(move || calls::post(&call, "pause", &json!({}))).await,
+        Command::Resume { call, from_failure } => {
+            answered(move || calls::post(&call, "resume", &json!({"fromFailure": from_failure}))).await
+        }
+        Command::Finalize { call } => answered(move || calls::post(&call, "finalize", &json!({}))).await,
+        Command::Reset(args) => match reset::run(&args).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error @ reset::ResetError::Usage(_)) => wrong_usage(&error),
+            Err(error) => fail(&error),
+        },
         Command::Crd => match crate::api::crd::yaml() {
             Ok(yaml) => print(&yaml),
             Err(error) => fail(&error),
@@ -91,14 +157,43 @@ pub async fn main() -> ExitCode {
     }
 }
 
+/// Without a subcommand, `--source` (or its variable in the environment) means `serve`.
+fn with_subcommand(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let text = |argument: &OsString| argument.to_string_lossy().into_owned();
+    let given: Vec<String> = arguments.iter().skip(1).map(text).collect();
+    let known = Cli::command();
+    let names: Vec<&str> = known.get_subcommands().map(clap::Command::get_name).chain(["help"]).collect();
+    let has_command = given.iter().any(|argument| names.contains(&argument.as_str()));
+    let asked =
+        given.iter().any(|argument| argument.starts_with("--source") || argument.starts_with("--target"));
+    let configured = given.is_empty() && environment::value("SOURCE_URI").is_some();
+    if !has_command && (asked || configured) {
+        arguments.insert(1, "serve".into());
+    }
+    arguments
+}
+
+/// Run a blocking call and turn its outcome into an exit code.
+async fn answered(call: impl FnOnce() -> Result<ExitCode, calls::CallError> + Send + 'static) -> ExitCode {
+    match tokio::task::spawn_blocking(call).await {
+        Ok(Ok(code)) => code,
+        Ok(Err(error)) => fail(&error),
+        Err(error) => fail(&error),
+    }
+}
+
+fn wrong_usage(error: &dyn std::fmt::Display) -> ExitCode {
+    eprintln!("clustersync: {error}");
+    ExitCode::from(2)
+}
+
 /// Help and version as they are; what is wrong with the command line in one line, for scripts and logs.
 fn refuse(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() || error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         let _ = error.print();
         return ExitCode::from(u8::from(error.use_stderr()) * 2);
     }
-    eprintln!("clustersync: {}", one_line(&error.render().to_string()));
-    ExitCode::from(2)
+    wrong_usage(&one_line(&error.render().to_string()))
 }
 
 fn one_line(text: &str) -> String {
@@ -145,6 +240,19 @@ fn on_signal() -> CancellationToken {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_source_without_a_subcommand_means_serve() {
+        let with = |arguments: &[&str]| {
+            let arguments = arguments.iter().map(OsString::from).collect();
+            with_subcommand(arguments).into_iter().map(|one| one.into_string().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(with(&["c", "--source", "a", "--target=b"])[1], "serve");
+        assert_eq!(with(&["c", "--log-json", "--source", "a"])[1], "serve");
+        assert_eq!(with(&["c", "serve", "--source", "a"]).len(), 4);
+        assert_eq!(with(&["c", "--help"]).len(), 2);
+        assert_eq!(with(&["c", "reset", "--target", "a"])[1], "reset");
+    }
 
     #[test]
     fn usage_errors_are_one_line_that_names_what_is_wrong() {

@@ -132,8 +132,8 @@ fn watched(wish: &[String], own: &str) -> Vec<String> {
     if namespaces.is_empty() { vec![own.to_owned()] } else { namespaces }
 }
 
-/// The pod's name, and a part that tells two processes of one pod apart.
-fn identity() -> String {
+/// The pod's or host's name, and a part that tells two processes of one pod apart.
+pub fn identity() -> String {
     let host = env::var("POD_NAME")
         .or_else(|_| env::var("HOSTNAME"))
         .ok()

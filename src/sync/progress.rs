@@ -1,9 +1,13 @@
 //! The live numbers of one run, from which reports are made. Counting is lock-free.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use mongodb::bson::Timestamp;
+
+use super::catalog::Catalog;
+use super::report::CollectionProgress;
 
 /// Shared by everything that runs for a sync.
 #[derive(Debug, Default)]
@@ -36,7 +40,60 @@ pub struct Progress {
     pub events_applied: Counter,
     /// Bytes held in queues.
     pub queued_bytes: Counter,
+    /// Documents that the clone read.
+    pub documents_read: Counter,
+    /// Bytes that the clone read.
+    pub bytes_read: Counter,
+    /// How long the clone's last batch took to read, in microseconds.
+    pub read_micros: Counter,
+    /// How long the clone's last batch took to write, in microseconds.
+    pub write_micros: Counter,
     times: Mutex<Times>,
+    catalog: Mutex<Option<Arc<Catalog>>>,
+    lanes: Mutex<Vec<Arc<LaneNumbers>>>,
+}
+
+/// Upper bounds of the histogram of a lane's batches, in changes.
+pub const BATCH_BOUNDS: [u64; 8] = [1, 5, 10, 50, 100, 500, 1_000, 2_000];
+
+/// Upper bounds of the histogram of how long they took, in milliseconds.
+pub const MILLIS_BOUNDS: [u64; 10] = [1, 2, 5, 10, 25, 50, 100, 250, 500, 1_000];
+
+/// What one lane did in this process.
+#[derive(Debug, Default)]
+pub struct LaneNumbers {
+    /// Changes handed to it.
+    pub queued: Counter,
+    /// Changes that it applied.
+    pub applied: Counter,
+    /// Microseconds that its batches took.
+    pub micros: Counter,
+    /// Batches with at most as many changes as [`BATCH_BOUNDS`] says; the last counts all.
+    pub batches: [Counter; BATCH_BOUNDS.len() + 1],
+    /// Batches that took at most as long as [`MILLIS_BOUNDS`] says; the last counts all.
+    pub durations: [Counter; MILLIS_BOUNDS.len() + 1],
+}
+
+impl LaneNumbers {
+    /// Count a batch.
+    pub fn add(&self, changes: usize, took: Duration) {
+        let changes = changes as u64;
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.applied.add(changes);
+        self.micros.add(micros);
+        let bounds = BATCH_BOUNDS.iter().chain([&u64::MAX]);
+        self.batches
+            .iter()
+            .zip(bounds)
+            .filter(|(_, bound)| changes <= **bound)
+            .for_each(|(one, _)| one.add(1));
+        let bounds = MILLIS_BOUNDS.iter().map(|millis| millis * 1000).chain([u64::MAX]);
+        self.durations
+            .iter()
+            .zip(bounds)
+            .filter(|(_, bound)| micros <= *bound)
+            .for_each(|(one, _)| one.add(1));
+    }
 }
 
 /// Times in the source's history.
@@ -55,6 +112,31 @@ pub struct Times {
 }
 
 impl Progress {
+    /// The collections of the present run.
+    pub fn follow(&self, catalog: &Arc<Catalog>) {
+        *self.catalog.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(catalog));
+    }
+
+    /// How far each collection is, by name.
+    pub fn collections(&self) -> Vec<CollectionProgress> {
+        let catalog = self.catalog.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        catalog.map_or_else(Vec::new, |catalog| catalog.all().iter().map(|one| one.progress()).collect())
+    }
+
+    /// The numbers of a lane; they go on over the runs of this process.
+    pub fn lane(&self, number: usize) -> Arc<LaneNumbers> {
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        while lanes.len() <= number {
+            lanes.push(Arc::default());
+        }
+        Arc::clone(&lanes[number])
+    }
+
+    /// The numbers of all lanes.
+    pub fn lanes(&self) -> Vec<Arc<LaneNumbers>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The times as they are.
     pub fn times(&self) -> Times {
         *self.guard()

@@ -78,6 +78,25 @@ impl std::fmt::Display for ClusterTime {
     }
 }
 
+/// The clone of one collection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CollectionProgress {
+    /// `db.coll` on the target.
+    pub namespace: String,
+    /// `Pending`, `Cloning` or `Cloned`.
+    pub state: &'static str,
+    /// Documents copied.
+    pub documents: u64,
+    /// Documents expected, by the collection's statistics.
+    pub documents_total: u64,
+    /// BSON bytes copied.
+    pub bytes: u64,
+    /// BSON bytes expected.
+    pub bytes_total: u64,
+    /// BSON bytes a second since this process began with it, while it is being copied.
+    pub bytes_per_second: u64,
+}
+
 /// The published state of one sync.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
@@ -208,6 +227,8 @@ pub struct CompletionReport {
     pub fence: Option<ClusterTime>,
     /// When it became irrevocable.
     pub committed_at: Option<Timestamp>,
+    /// When what was deferred had been restored; later, if it was asked for again.
+    pub completed_at: Option<Timestamp>,
     /// Indexes that could not be restored.
     pub unsuccessful_indexes: Vec<UnsuccessfulIndex>,
 }

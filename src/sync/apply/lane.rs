@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use mongodb::bson::{Document, Timestamp, doc};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::batch::{Plan, plan};
 use super::reread::reread;
@@ -16,6 +17,7 @@ use crate::sync::catalog::Collection;
 use crate::sync::context::{COPIES, Context};
 use crate::sync::endpoint::failure;
 use crate::sync::error::{Error, Reason, Result};
+use crate::sync::progress::LaneNumbers;
 use crate::sync::state::Refusal;
 use crate::sync::state::slot::{LaneRecord, Slot};
 use crate::sync::state::transaction::{Durability, WriteError, write_failure};
@@ -37,6 +39,8 @@ pub struct Lane {
     pub id: String,
     /// Events at or before this token were applied before this run.
     pub position: String,
+    /// Its live numbers.
+    pub numbers: Arc<LaneNumbers>,
 }
 
 /// The running side of a lane.
@@ -47,6 +51,7 @@ pub struct Worker {
     seq: Arc<AtomicI64>,
     receiver: mpsc::UnboundedReceiver<Vec<Change>>,
     watermark: Arc<Watermark>,
+    numbers: Arc<LaneNumbers>,
     /// Documents that were read again, and as of when: older changes of them are replays.
     reread: HashMap<u64, Timestamp>,
 }
@@ -56,9 +61,16 @@ pub async fn open(ctx: &Context, record: &LaneRecord, watermark: Arc<Watermark>)
     let slot = Slot::open(&ctx.store, &record.id, record.seq).await?;
     let (sender, receiver) = mpsc::unbounded_channel();
     let seq = Arc::new(AtomicI64::new(record.seq));
-    let lane =
-        Lane { sender, seq: Arc::clone(&seq), id: record.id.clone(), position: record.position.clone() };
-    Ok((lane, Worker { ctx: ctx.clone(), slot, seq, receiver, watermark, reread: HashMap::new() }))
+    let numbers = ctx.progress.lane(usize::try_from(record.number).unwrap_or(0));
+    let lane = Lane {
+        sender,
+        seq: Arc::clone(&seq),
+        id: record.id.clone(),
+        position: record.position.clone(),
+        numbers: Arc::clone(&numbers),
+    };
+    let reread = HashMap::new();
+    Ok((lane, Worker { ctx: ctx.clone(), slot, seq, receiver, watermark, numbers, reread }))
 }
 
 impl Worker {
@@ -84,6 +96,7 @@ impl Worker {
     }
 
     async fn apply(&mut self, changes: &mut [Change]) -> Result<()> {
+        let began = Instant::now();
         self.mark_replays(changes);
         let position = changes.last().map(|change| String::from_utf8_lossy(change.token.get()).into_owned());
         let set = doc! {"position": position.unwrap_or_default()};
@@ -109,6 +122,7 @@ impl Worker {
             }
         }
         self.seq.store(self.slot.seq(), Ordering::Release);
+        self.numbers.add(changes.len(), began.elapsed());
         self.settle(changes);
         Ok(())
     }

@@ -216,6 +216,7 @@ impl Router {
                     run = 0;
                 }
             }
+            lane.numbers.queued.add(changes.len() as u64);
             // A lane that is gone has failed; its error ends this run.
             let _ = lane.sender.send(changes);
         }

@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, Rw
 
 use mongodb::bson::{Timestamp, Uuid};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::sync::namespace::Namespace;
+use crate::sync::report::CollectionProgress;
 use crate::sync::state::{CollectionRecord, CollectionState};
 
 /// One collection in scope.
@@ -19,6 +21,17 @@ pub struct Collection {
     pending: AtomicUsize,
     idle: Notify,
     gone: AtomicBool,
+    copied: Mutex<Copied>,
+}
+
+/// What of a collection is on the target.
+#[derive(Clone, Copy, Debug, Default)]
+struct Copied {
+    documents: u64,
+    bytes: u64,
+    /// What this process copied, and since when.
+    own_bytes: u64,
+    since: Option<Instant>,
 }
 
 impl Collection {
@@ -29,6 +42,49 @@ impl Collection {
             pending: AtomicUsize::new(0),
             idle: Notify::new(),
             gone: AtomicBool::new(false),
+            copied: Mutex::default(),
+        }
+    }
+
+    fn copied(&self) -> MutexGuard<'_, Copied> {
+        self.copied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Count what earlier runs copied.
+    pub fn found(&self, documents: u64, bytes: u64) {
+        let mut copied = self.copied();
+        copied.documents += documents;
+        copied.bytes += bytes;
+    }
+
+    /// Count what this run copied.
+    pub fn add_copied(&self, documents: u64, bytes: u64) {
+        let mut copied = self.copied();
+        copied.documents += documents;
+        copied.bytes += bytes;
+        copied.own_bytes += bytes;
+        copied.since.get_or_insert_with(Instant::now);
+    }
+
+    /// How far its clone is.
+    pub fn progress(&self) -> CollectionProgress {
+        let copied = *self.copied();
+        let record = self.record();
+        let number = |wide: i64| u64::try_from(wide).unwrap_or(0);
+        let millis = copied.since.map_or(0, |since| u64::try_from(since.elapsed().as_millis()).unwrap_or(0));
+        let (state, rate) = match record.state {
+            CollectionState::Pending | CollectionState::Creating => ("Pending", 0),
+            CollectionState::Cloning => ("Cloning", copied.own_bytes.saturating_mul(1000) / millis.max(1)),
+            CollectionState::Cloned => ("Cloned", 0),
+        };
+        CollectionProgress {
+            namespace: record.target.clone(),
+            state,
+            documents: copied.documents,
+            documents_total: number(record.documents).max(copied.documents),
+            bytes: copied.bytes,
+            bytes_total: number(record.bytes).max(copied.bytes),
+            bytes_per_second: rate,
         }
     }
 

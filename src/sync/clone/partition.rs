@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use mongodb::bson::{Document, RawDocumentBuf, doc};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::write;
@@ -51,8 +52,11 @@ pub async fn copy(
     cancel: &CancellationToken,
 ) -> Result<Outcome> {
     let slot = Slot::open(&ctx.store, &partition.id, partition.seq).await?;
-    ctx.progress.documents.add(u64::try_from(partition.documents).unwrap_or(0));
-    ctx.progress.bytes.add(u64::try_from(partition.bytes).unwrap_or(0));
+    let documents = u64::try_from(partition.documents).unwrap_or(0);
+    let bytes = u64::try_from(partition.bytes).unwrap_or(0);
+    ctx.progress.documents.add(documents);
+    ctx.progress.bytes.add(bytes);
+    collection.found(documents, bytes);
     let (sender, receiver) = mpsc::channel(1);
     let reading = async {
         tokio::select! {
@@ -156,7 +160,12 @@ async fn read_from(
     let fetch = Fetch { await_time: None, batch_size: u32::try_from(batch_size).ok() };
     let mut cursor = ctx.source.cursor(&name.db, raw_command, fetch).await?;
     let mut resumed = last.clone();
-    while let Some(batch) = cursor.next().await? {
+    loop {
+        let asked = Instant::now();
+        let Some(batch) = cursor.next().await? else { break };
+        ctx.progress.read_micros.set(u64::try_from(asked.elapsed().as_micros()).unwrap_or(0));
+        ctx.progress.documents_read.add(batch.documents().count() as u64);
+        ctx.progress.bytes_read.add(batch.bytes().len() as u64);
         let Some(final_id) = batch.documents().last().and_then(raw::id_document) else { continue };
         // `min` is inclusive: the document that we stopped at comes again.
         let skip = match resumed.take() {

@@ -2,6 +2,7 @@
 
 use mongodb::bson::{Bson, Document, RawDocumentBuf, doc};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::partition::{Chunk, Message};
 use crate::sync::catalog::Collection;
@@ -47,6 +48,7 @@ async fn write_chunk(ctx: &Context, collection: &Collection, slot: &mut Slot, ch
     let set = doc! {"last": Bson::Binary(binary(last.as_bytes()))};
     let inc = doc! {"documents": count, "bytes": size};
     let namespace = collection.target();
+    let began = Instant::now();
     let _writing = ctx.budgets.write.reserve(bytes as u64 * COPIES).await;
     let inserts = inserts(&namespace, &documents);
     match slot.commit(set.clone(), inc.clone(), &inserts, Durability::Primary, &any_reply).await {
@@ -59,7 +61,10 @@ async fn write_chunk(ctx: &Context, collection: &Collection, slot: &mut Slot, ch
         }
         Err(Refusal::Engine(error)) => return Err(error),
     }
+    let took = began.elapsed();
+    ctx.progress.write_micros.set(u64::try_from(took.as_micros()).unwrap_or(0));
     let (count, size) = (documents.len() as u64, bytes as u64);
+    collection.add_copied(count, size);
     ctx.progress.documents.add(count);
     ctx.progress.bytes.add(size);
     ctx.progress.documents_copied.add(count);

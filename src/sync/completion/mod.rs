@@ -19,11 +19,11 @@ pub async fn request(ctx: &Context) -> Result<CompletionRecord> {
     let (fence, _) = last_writes(&hello)
         .ok_or_else(|| Error::new(Reason::NotAReplicaSet, "the source does not say what it wrote last"))?;
     let requested_at = jiff::Timestamp::now();
-    let completion = doc! {"requestedAt": requested_at.to_string(), "fence": fence, "committedAt": null};
+    let completion = doc! {"requestedAt": requested_at.to_string(), "fence": fence, "committedAt": null, "completedAt": null};
     let set = doc! {"stage": stage_name(Stage::Completing), "completion": completion};
     ctx.store.write(vec![ctx.store.update_sync(set)?]).await?;
     tracing::info!(fence = %fence, "completing: draining to the fence");
-    Ok(CompletionRecord { requested_at, fence: Some(fence), committed_at: None })
+    Ok(CompletionRecord { requested_at, fence: Some(fence), ..CompletionRecord::default() })
 }
 
 /// Go back to streaming.
@@ -70,7 +70,8 @@ pub async fn restore(ctx: &Context) -> Result<Vec<UnsuccessfulIndex>> {
         }
         ctx.store.write(vec![ctx.store.put(INDEXES, std::slice::from_ref(&record))?]).await?;
     }
-    let done = doc! {"stage": stage_name(Stage::Completed)};
+    let now = jiff::Timestamp::now();
+    let done = doc! {"stage": stage_name(Stage::Completed), "completion.completedAt": now.to_string()};
     ctx.store.write(vec![ctx.store.update_sync(done)?, ctx.store.remove(CLAIMS, Document::new())?]).await?;
     tracing::info!(missing = missing.len(), "completed");
     Ok(missing)

@@ -12,9 +12,6 @@ use super::failure;
 use super::uri::{EndpointConfig, ReadPreference};
 use crate::sync::error::{Error, Reason, Result};
 
-/// The longest that an answer may take. A transaction lives for 60 s at most.
-const PATIENCE: Duration = Duration::from_secs(75);
-
 /// Which end; decides the reason of a connection error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -40,6 +37,7 @@ pub struct Endpoint {
     side: Side,
     hosts: String,
     read: SelectionCriteria,
+    patience: Duration,
 }
 
 impl Endpoint {
@@ -54,7 +52,13 @@ impl Endpoint {
         })?;
         let client = Client::with_options(options)
             .map_err(|error| failure::from_driver(side, &config.hosts(), &error))?;
-        Ok(Self { client, side, hosts: config.hosts(), read: criteria(config.read_preference()) })
+        Ok(Self {
+            client,
+            side,
+            hosts: config.hosts(),
+            read: criteria(config.read_preference()),
+            patience: config.operation_timeout(),
+        })
     }
 
     /// Which end this is.
@@ -86,10 +90,15 @@ impl Endpoint {
     /// Wait for an answer as long as an answer can take: the driver has no limit of its own, and a network that
     /// swallows packets would hold us for ever.
     pub async fn in_time<T>(&self, answer: impl Future<Output = T>) -> Result<T> {
-        tokio::time::timeout(PATIENCE, answer).await.map_err(|_| {
+        tokio::time::timeout(self.patience, answer).await.map_err(|_| {
             Error::new(
                 Reason::Interrupted,
-                format!("the {} at {} did not answer within {} s", self.side, self.hosts, PATIENCE.as_secs()),
+                format!(
+                    "the {} at {} did not answer within {} s",
+                    self.side,
+                    self.hosts,
+                    self.patience.as_secs()
+                ),
             )
         })
     }

@@ -67,6 +67,9 @@ const SERVER_SELECTION: Duration = Duration::from_secs(5);
 /// How long a connection may take, unless the string says otherwise.
 const CONNECT: Duration = Duration::from_secs(10);
 
+/// How long an operation may take, unless the user says otherwise. A transaction lives for 60 s at most.
+const OPERATION: Duration = Duration::from_secs(75);
+
 /// Connections: lanes, partitions, cursors and housekeeping together stay far below.
 const POOL: u32 = 64;
 
@@ -119,6 +122,9 @@ pub struct EndpointConfig {
     credentials: Option<Credentials>,
     /// The private CA in memory: the driver takes paths only, and a file would survive a kill.
     ca: Option<Arc<File>>,
+    /// Client certificate and key, likewise, and the key's password.
+    certificate: Option<(Arc<File>, Option<String>)>,
+    operation_timeout: Duration,
 }
 
 impl fmt::Debug for EndpointConfig {
@@ -183,6 +189,8 @@ impl EndpointConfig {
             read_preference: ReadPreference::default(),
             credentials: None,
             ca: None,
+            certificate: None,
+            operation_timeout: OPERATION,
         })
     }
 
@@ -210,13 +218,31 @@ impl EndpointConfig {
         if !pem.windows(27).any(|window| window == b"-----BEGIN CERTIFICATE-----") {
             return Err(UriError("the CA bundle holds no certificate in PEM form".to_owned()));
         }
-        let keep = || UriError("the CA bundle could not be kept in memory".to_owned());
-        let memory =
-            rustix::fs::memfd_create("ca.pem", rustix::fs::MemfdFlags::CLOEXEC).map_err(|_| keep())?;
-        let mut file = File::from(memory);
-        file.write_all(pem).map_err(|_| keep())?;
-        self.ca = Some(Arc::new(file));
+        self.ca = Some(in_memory(pem)?);
         Ok(self)
+    }
+
+    /// With a client certificate and its key (PEM, one after the other); turns TLS on. A user is proved by it where
+    /// the mechanism is `MONGODB-X509`.
+    pub fn with_client_certificate(mut self, pem: &[u8], password: Option<&str>) -> Result<Self, UriError> {
+        let holds = |mark: &[u8]| pem.windows(mark.len()).any(|window| window == mark);
+        if !holds(b"-----BEGIN CERTIFICATE-----") || !holds(b"PRIVATE KEY-----") {
+            return Err(UriError("no client certificate with its key in PEM form".to_owned()));
+        }
+        self.certificate = Some((in_memory(pem)?, password.map(str::to_owned)));
+        Ok(self)
+    }
+
+    /// With another bound for how long an operation may take than 75 s.
+    #[must_use]
+    pub fn with_operation_timeout(mut self, timeout: Duration) -> Self {
+        self.operation_timeout = timeout;
+        self
+    }
+
+    /// How long an operation may take.
+    pub fn operation_timeout(&self) -> Duration {
+        self.operation_timeout
     }
 
     /// With a read preference for the clone and the change stream.
@@ -247,15 +273,34 @@ impl EndpointConfig {
         options.server_selection_timeout.get_or_insert(SERVER_SELECTION);
         options.connect_timeout.get_or_insert(CONNECT);
         options.max_pool_size = Some(POOL);
-        if let Some(file) = &self.ca {
-            let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
-            options.tls = Some(Tls::Enabled(TlsOptions::builder().ca_file_path(path).build()));
+        if self.ca.is_some() || self.certificate.is_some() {
+            let mut tls = TlsOptions::default();
+            tls.ca_file_path = self.ca.as_deref().map(path);
+            if let Some((file, password)) = &self.certificate {
+                tls.cert_key_file_path = Some(path(file));
+                tls.tls_certificate_key_file_password =
+                    password.as_ref().map(|text| text.as_bytes().to_vec());
+            }
+            options.tls = Some(Tls::Enabled(tls));
         }
         if let Some(credentials) = &self.credentials {
             options.credential = Some(credential(credentials));
         }
         Ok(options)
     }
+}
+
+/// Kept in memory: the driver takes paths only, and a file would survive a kill.
+fn in_memory(pem: &[u8]) -> Result<Arc<File>, UriError> {
+    let keep = || UriError("TLS material could not be kept in memory".to_owned());
+    let memory = rustix::fs::memfd_create("tls.pem", rustix::fs::MemfdFlags::CLOEXEC).map_err(|_| keep())?;
+    let mut file = File::from(memory);
+    file.write_all(pem).map_err(|_| keep())?;
+    Ok(Arc::new(file))
+}
+
+fn path(file: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 fn credential(credentials: &Credentials) -> Credential {

@@ -23,6 +23,8 @@ use crate::sync::report::{CompletionReport, Phase};
 use crate::sync::run;
 use crate::sync::share::{CloneSlot, Share};
 use crate::sync::state::record::FORMAT;
+use crate::sync::state::slot::{PARTITION, PartitionRecord};
+use crate::sync::state::store::SLOTS;
 use crate::sync::state::{CollectionState, Stage, Store, SyncRecord, owner};
 use crate::sync::throttle::Throttle;
 
@@ -268,8 +270,9 @@ impl Attempt<'_> {
                 progress.collections_done.add(1);
             }
         }
-        add_finished_partitions(store, &collections, &progress).await?;
         let catalog = Arc::new(Catalog::new(collections));
+        add_finished_partitions(store, &catalog, &progress).await?;
+        progress.follow(&catalog);
         tracing::debug!(stage = ?record.stage, "resuming");
         Ok(Context {
             config: Arc::clone(self.config),
@@ -401,22 +404,17 @@ fn check_identity(record: &SyncRecord, found: &Found) -> Result<()> {
 }
 
 /// The sums of partitions that earlier runs finished: no task will report them.
-async fn add_finished_partitions(
-    store: &Store,
-    collections: &[crate::sync::state::CollectionRecord],
-    progress: &Progress,
-) -> Result<()> {
-    use crate::sync::state::slot::{PARTITION, PartitionRecord};
-    use crate::sync::state::store::SLOTS;
-    let cloned = |partition: &PartitionRecord| {
-        collections.iter().any(|one| one.uuid == partition.collection && one.state == CollectionState::Cloned)
-    };
-    let partitions: Vec<PartitionRecord> =
-        store.find_latest(SLOTS, doc! {"sync": store.sync(), "kind": PARTITION, "done": true}).await?;
+async fn add_finished_partitions(store: &Store, catalog: &Catalog, progress: &Progress) -> Result<()> {
+    let filter = doc! {"sync": store.sync(), "kind": PARTITION, "done": true};
+    let partitions: Vec<PartitionRecord> = store.find_latest(SLOTS, filter).await?;
     for partition in &partitions {
-        progress.documents.add(u64::try_from(partition.documents).unwrap_or(0));
-        progress.bytes.add(u64::try_from(partition.bytes).unwrap_or(0));
-        if cloned(partition) {
+        let documents = u64::try_from(partition.documents).unwrap_or(0);
+        let bytes = u64::try_from(partition.bytes).unwrap_or(0);
+        progress.documents.add(documents);
+        progress.bytes.add(bytes);
+        let Some(collection) = catalog.get(partition.collection) else { continue };
+        collection.found(documents, bytes);
+        if collection.state() == CollectionState::Cloned {
             progress.partitions_total.add(1);
             progress.partitions_done.add(1);
         }
@@ -434,6 +432,7 @@ fn fill(report: &mut crate::sync::report::Report, record: &SyncRecord) {
         requested_at: completion.requested_at,
         fence: completion.fence.map(Into::into),
         committed_at: completion.committed_at,
+        completed_at: completion.completed_at,
         unsuccessful_indexes: Vec::new(),
     });
 }

@@ -8,6 +8,7 @@ pub mod publish;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mongodb::bson::Document;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,10 +18,10 @@ use super::endpoint::Endpoint;
 use super::endpoint::client::Side;
 use super::error::{Class, Reason, Result};
 use super::progress::Progress;
-use super::report::{LastError, Phase, Report};
+use super::report::{CollectionProgress, LastError, Phase, Report};
 use super::retry::Backoff;
 use super::share::Share;
-use super::state::{Store, owner};
+use super::state::{Store, owner, wish};
 use attempt::Outcome;
 use publish::Publisher;
 
@@ -37,6 +38,7 @@ pub struct Handle {
     pub report: watch::Receiver<Report>,
     stop: CancellationToken,
     tasks: TaskTracker,
+    progress: Arc<Progress>,
     abort: tokio::task::AbortHandle,
 }
 
@@ -49,6 +51,16 @@ impl Handle {
             self.abort.abort();
             self.tasks.wait().await;
         }
+    }
+
+    /// How far each collection's clone is, by name.
+    pub fn collections(&self) -> Vec<CollectionProgress> {
+        self.progress.collections()
+    }
+
+    /// Its live numbers.
+    pub fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
     }
 
     /// Whether everything of this sync has ended (it was stopped, or it panicked).
@@ -65,6 +77,7 @@ pub fn spawn(mut config: SyncConfig, desired: watch::Receiver<Desired>, share: &
     let (publisher, report) = Publisher::new(&config, Arc::clone(&progress));
     let stop = CancellationToken::new();
     let tasks = TaskTracker::new();
+    let shown = Arc::clone(&progress);
     let life = Life {
         config: Arc::new(config),
         desired,
@@ -75,7 +88,7 @@ pub fn spawn(mut config: SyncConfig, desired: watch::Receiver<Desired>, share: &
     };
     let abort = tasks.spawn(life.run()).abort_handle();
     tasks.close();
-    Handle { report, stop, tasks, abort }
+    Handle { report, stop, tasks, progress: shown, abort }
 }
 
 /// Remove a stopped sync's durable state and claims from the target; user data is not touched. Fails with
@@ -86,7 +99,24 @@ pub async fn delete_state(config: &SyncConfig) -> Result<()> {
     store.prepare().await?;
     let store = owner::acquire(store, &config.holder).await?;
     store.clear().await?;
+    wish::remove(&store).await?;
     owner::remove(&store).await
+}
+
+/// What was last asked of a sync over a control API; none if nothing ever was.
+pub async fn load_wish(config: &SyncConfig) -> Result<Option<Document>> {
+    let target = Endpoint::connect(Side::Target, &config.target).await?;
+    let loaded = wish::load(&Store::new(target.clone(), &config.metadata_database, &config.id)).await;
+    target.close().await;
+    loaded
+}
+
+/// Keep what is asked of a sync over a control API; when this returns, a restart will find it.
+pub async fn save_wish(config: &SyncConfig, wish: Document) -> Result<()> {
+    let target = Endpoint::connect(Side::Target, &config.target).await?;
+    let saved = wish::save(&Store::new(target.clone(), &config.metadata_database, &config.id), wish).await;
+    target.close().await;
+    saved
 }
 
 struct Life {
@@ -157,6 +187,7 @@ impl Life {
                     if !self.wait_for_request().await {
                         return;
                     }
+                    self.publisher.enter(Phase::Pending, "trying again, as asked");
                     backoff.reset();
                 }
             }

@@ -8,6 +8,7 @@
 //! | `collections`, `indexes` | source collection, index | fenced transactions on the sync |
 //! | `slots` | partition, lane | the transaction that writes the slot's data |
 //! | `claims` | target namespace | fenced transactions on the sync |
+//! | `wishes` | sync without Kubernetes | its control API |
 
 pub mod claims;
 pub mod owner;
@@ -15,6 +16,7 @@ pub mod record;
 pub mod slot;
 pub mod store;
 pub mod transaction;
+pub mod wish;
 
 pub use record::{CollectionRecord, CollectionState, IndexRecord, IndexState, Stage, SyncRecord};
 pub use slot::{Refusal, Slot};

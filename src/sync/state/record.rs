@@ -66,6 +66,9 @@ pub struct CompletionRecord {
     pub fence: Option<Timestamp>,
     /// When it became irrevocable.
     pub committed_at: Option<jiff::Timestamp>,
+    /// When what was deferred had been restored.
+    #[serde(default)]
+    pub completed_at: Option<jiff::Timestamp>,
 }
 
 /// A DDL step that was begun: found at a restart, it may have happened or not.
