@@ -134,6 +134,10 @@ pub struct InitialSyncSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 64))]
     pub readers_per_collection: Option<i32>,
+    /// Leave out what cannot be followed (time-series collections, queryable encryption), with a warning in the
+    /// status, rather than stop with Unsupported. Default false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip_unsupported: Option<bool>,
 }
 
 /// What to do with collections in scope that exist on the target already: Fail (default) stops with

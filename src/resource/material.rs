@@ -232,6 +232,7 @@ fn initial_sync(spec: &ClusterSyncSpec) -> InitialSync {
         },
         parallel_collections: count(wish.parallel_collections),
         readers_per_collection: count(wish.readers_per_collection),
+        skip_unsupported: wish.skip_unsupported.unwrap_or(false),
     }
 }
 

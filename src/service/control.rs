@@ -167,6 +167,7 @@ impl Control {
         let mut config = self.base.clone();
         config.scope = request::scope(request)?;
         config.initial_sync.on_existing_data = request.on_existing_data;
+        config.initial_sync.skip_unsupported = request.skip_unsupported;
         config.initial_sync.parallel_collections = request.parallel_collections;
         config.initial_sync.readers_per_collection = request.readers;
         config.replication.lanes = request.lanes;

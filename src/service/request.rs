@@ -16,6 +16,8 @@ pub struct StartRequest {
     pub pause_on_initial_sync: bool,
     /// What to do with collections in scope that exist on the target.
     pub on_existing_data: OnExistingData,
+    /// Leave out what cannot be followed.
+    pub skip_unsupported: bool,
     /// Collections cloned at a time; 0 is automatic.
     pub parallel_collections: usize,
     /// Partitions of one collection read at a time; 0 is automatic.
@@ -61,6 +63,12 @@ pub const FIELDS: &[(&str, Kind, bool, &str)] = &[
         true,
         "Drop (default) or Fail: collections in scope on the target",
     ),
+    (
+        "skipUnsupported",
+        Kind::Flag,
+        true,
+        "Leave out time-series collections with a warning, rather than stop",
+    ),
     ("cloneNumParallelCollections", Kind::Count, true, "Collections cloned at a time; 0: automatic"),
     ("cloneNumReadWorkers", Kind::Count, true, "Partitions of a collection read at a time; 0: automatic"),
     ("cloneNumInsertWorkers", Kind::Count, false, "Accepted; each reader has its writer"),
@@ -102,6 +110,7 @@ pub fn parse(body: &Map<String, Value>, lenient: bool) -> Result<StartRequest, R
             ("includeNamespaces", Read::Texts(list)) => request.include = list,
             ("excludeNamespaces", Read::Texts(list)) => request.exclude = list,
             ("pauseOnInitialSync", Read::Flag(flag)) => request.pause_on_initial_sync = flag,
+            ("skipUnsupported", Read::Flag(flag)) => request.skip_unsupported = flag,
             ("onExistingData", Read::Existing(existing)) => request.on_existing_data = existing,
             ("cloneNumParallelCollections", Read::Count(count)) => request.parallel_collections = count,
             ("cloneNumReadWorkers", Read::Count(count)) => request.readers = count,

@@ -42,6 +42,8 @@ pub struct InitialSync {
     pub parallel_collections: usize,
     /// Partitions of one collection read at a time; 0 means automatic.
     pub readers_per_collection: usize,
+    /// Leave out what cannot be followed (time-series collections), with a warning, rather than stop at it.
+    pub skip_unsupported: bool,
 }
 
 /// What to do with collections in scope that exist on the target before the clone.

@@ -93,7 +93,7 @@ reasons! {
     /// A primary changed, a connection broke, a transaction was aborted.
     Interrupted => Transient, "None: it is tried again.";
     /// A document is larger than can be handled.
-    EventTooLarge => Stop, "See the message.";
+    EventTooLarge => Stop, "A change does not fit into a message of the server even without its document (an _id of several MB): exclude the collection in a new sync.";
     /// The engine itself failed; a bug.
     Internal => Transient, "Report it with the log: https://github.com/clustersync/clustersync/issues";
 }

@@ -1,5 +1,6 @@
 //! The live numbers of one run, from which reports are made. Counting is lock-free.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -51,6 +52,7 @@ pub struct Progress {
     times: Mutex<Times>,
     catalog: Mutex<Option<Arc<Catalog>>>,
     lanes: Mutex<Vec<Arc<LaneNumbers>>>,
+    warnings: Mutex<BTreeSet<String>>,
 }
 
 /// Upper bounds of the histogram of a lane's batches, in changes.
@@ -121,6 +123,19 @@ impl Progress {
     pub fn collections(&self) -> Vec<CollectionProgress> {
         let catalog = self.catalog.lock().unwrap_or_else(PoisonError::into_inner).clone();
         catalog.map_or_else(Vec::new, |catalog| catalog.all().iter().map(|one| one.progress()).collect())
+    }
+
+    /// What a user should know, found out while running. Said once in the log, and kept in the report.
+    pub fn warn(&self, warning: &str) {
+        let mut warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner);
+        if warnings.insert(warning.to_owned()) {
+            tracing::warn!("{warning}");
+        }
+    }
+
+    /// What [`warn`](Self::warn) was told.
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     /// The numbers of a lane; they go on over the runs of this process.

@@ -63,6 +63,10 @@ pub async fn run(
         times.checkpoint = Some(start.time);
         times.seen = Some(times.seen.map_or(start.time, |seen| seen.max(start.time)));
     });
+    if record.dirty {
+        clone::again(ctx).await?;
+    }
+    ctx.store.write(vec![ctx.store.update_sync(doc! {"dirty": true})?]).await?;
     let (lanes, workers) = open_lanes(ctx, &watermark).await?;
     let mut checkpointer = Checkpointer::new(ctx.clone(), Arc::clone(&watermark), &lanes);
     publisher.update(|report| report.replication.lanes = u32::try_from(lanes.len()).unwrap_or(0));
@@ -74,15 +78,9 @@ pub async fn run(
     }
     spawn_stream(ctx, record, &mut tasks, lanes, &watermark, start.token, &cancel);
     let (cloned_sender, mut cloned) = watch::channel(record.stage != Stage::Cloning);
-    if record.stage == Stage::Cloning {
+    {
         let (ctx, cancel) = (ctx.clone(), cancel.clone());
-        tasks.spawn(async move {
-            let _slot = slot;
-            if clone::run(&ctx, &cancel).await? {
-                let _ = cloned_sender.send(true);
-            }
-            Ok(())
-        });
+        tasks.spawn(async move { clone::run(&ctx, &cancel, slot, &cloned_sender).await });
     }
     spawn_builder(ctx, &mut tasks, &cancel);
 
@@ -107,6 +105,8 @@ pub async fn run(
                 let wanted = desired.borrow().clone();
                 steer.position.applied = applied;
                 steer.position.cloned = *cloned.borrow_and_update();
+                let (copied, end) = ctx.catalog.copied();
+                steer.position.settled = copied && end.is_none_or(|end| applied >= end);
                 if let Some(end) = steer.look(&wanted, publisher, &mut checkpointer).await? {
                     break end;
                 }
@@ -114,9 +114,10 @@ pub async fn run(
         }
     };
     cancel.cancel();
-    drain(&mut tasks).await?;
+    let clean = drain(&mut tasks).await?;
     // A clone has no checkpoint of its own: its slots are durable batch by batch.
-    checkpointer.write(doc! {"stoppedAt": jiff::Timestamp::now().to_string()}).await?;
+    let stopped = doc! {"stoppedAt": jiff::Timestamp::now().to_string(), "dirty": !clean};
+    checkpointer.write(stopped).await?;
     Ok(end)
 }
 
@@ -179,16 +180,17 @@ async fn open_lanes(ctx: &Context, watermark: &Arc<Watermark>) -> Result<(Vec<La
 }
 
 /// Let tasks end by themselves for a while; errors still count, since they may say that something was not applied.
-async fn drain(tasks: &mut JoinSet<Result<()>>) -> Result<()> {
+/// False if some had to be aborted.
+async fn drain(tasks: &mut JoinSet<Result<()>>) -> Result<bool> {
     let deadline = tokio::time::Instant::now() + DRAIN;
     loop {
         match tokio::time::timeout_at(deadline, tasks.join_next()).await {
-            Ok(None) => return Ok(()),
+            Ok(None) => return Ok(true),
             Ok(Some(Ok(outcome))) => outcome?,
             Ok(Some(Err(_))) => {}
             Err(_) => {
                 tasks.abort_all();
-                return Ok(());
+                return Ok(false);
             }
         }
     }
@@ -208,6 +210,7 @@ impl<'a> Steer<'a> {
             clone_end: record.clone_end,
             consistent: record.consistent_at.is_some(),
             fence: fence.filter(|_| record.stage == Stage::Completing),
+            settled: false,
             applied: Timestamp { time: 0, increment: 0 },
         };
         Self { ctx, position }

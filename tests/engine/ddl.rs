@@ -60,9 +60,13 @@ async fn ddl_that_is_not_followed_stops_the_sync_by_name() {
     world.fill("c", 10, 10).await;
     let sync = world.start();
     sync.phase(Phase::Streaming).await;
-    world.src().run_command(doc! {"collMod": "c", "validator": {"n": {"$gte": 0}}}).await.unwrap();
+    world.src().run_command(doc! {"create": "series", "timeseries": {"timeField": "t"}}).await.unwrap();
     let report = sync.stalled(Reason::UnsupportedEvent).await;
-    assert!(report.message.contains("modify") && report.message.contains("ddl_stop.c"), "{}", report.message);
+    assert!(
+        report.message.contains("create") && report.message.contains("ddl_stop.series"),
+        "{}",
+        report.message
+    );
     sync.stop().await;
 }
 

@@ -5,11 +5,13 @@
 mod lab;
 
 mod bad_input;
+mod border;
 mod clone;
 mod compare;
 mod ddl;
 mod failover;
 mod kill;
+mod matrix;
 mod random;
 mod rights;
 mod state;

@@ -49,7 +49,12 @@ pub fn plan(changes: &[Change]) -> Plan {
         let command = command(change);
         let size = change.write.len() + change.key.get().len() + 160;
         // Not before the last segment that holds an earlier change of the same document.
-        let from = last.get(&change.hash).copied().unwrap_or(0);
+        let from = if change.collection.is_capped() {
+            // Insertion order is part of the data.
+            segments.len().saturating_sub(1)
+        } else {
+            last.get(&change.hash).copied().unwrap_or(0)
+        };
         let fits = |segment: &Segment| segment.command == command && segment.bytes + size <= COMMAND_BYTES;
         let found =
             segments.iter().enumerate().skip(from).find(|(_, segment)| fits(segment)).map(|(at, _)| at);
@@ -118,7 +123,7 @@ fn updates(writer: &mut Writer, collection: &str, changes: &[Change], numbers: &
             }
             Write::Replace(document) => replacement(writer, document.get()),
             Write::Diff(diff) => apply_diff(writer, diff.get()),
-            Write::Delete => {}
+            Write::Delete | Write::Reread => {}
         }
         writer.close();
     }
@@ -159,27 +164,17 @@ mod tests {
     use super::*;
     use crate::sync::apply::Bytes;
     use crate::sync::catalog::Catalog;
-    use crate::sync::state::record::binary;
+    use crate::sync::namespace::Namespace;
     use crate::sync::state::{CollectionRecord, CollectionState};
     use mongodb::bson::{Timestamp, Uuid, doc, serialize_to_vec};
     use proptest::prelude::*;
     use std::sync::Arc;
 
     fn collection(n: u8) -> Arc<crate::sync::catalog::Collection> {
-        Catalog::default().insert(CollectionRecord {
-            id: String::new(),
-            sync: String::new(),
-            uuid: Uuid::from_bytes([n; 16]),
-            source: format!("d.c{n}"),
-            target: format!("d.c{n}"),
-            target_uuid: None,
-            options: binary(&[]),
-            state: CollectionState::Cloned,
-            read_time: None,
-            clone_end: None,
-            documents: 0,
-            bytes: 0,
-        })
+        let namespace = Namespace::new("d", format!("c{n}"));
+        let options = if n == 9 { serialize_to_vec(&doc! {"capped": true}).unwrap() } else { Vec::new() };
+        let record = CollectionRecord::new("s", Uuid::from_bytes([n; 16]), &namespace, &options);
+        Catalog::default().insert(CollectionRecord { state: CollectionState::Cloned, ..record })
     }
 
     fn bytes(document: &mongodb::bson::Document) -> Bytes {
@@ -224,6 +219,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_capped_collection_keeps_the_order_of_all(spec in proptest::collection::vec((0i32..6, 0u8..4, any::<bool>()), 0..40)) {
+            let capped = collection(9);
+            let changes: Vec<_> = spec.iter().map(|&(id, kind, replay)| change(&capped, id, kind, replay)).collect();
+            let order: Vec<usize> = plan(&changes).statements.into_iter().flatten().collect();
+            prop_assert_eq!(order, (0..changes.len()).collect::<Vec<_>>());
+        }
+
         /// Each change is in exactly one statement, and the changes of a document come in their order.
         #[test]
         fn order_within_a_document_is_kept(spec in proptest::collection::vec((1u8..3, 0i32..6, 0u8..4, any::<bool>()), 0..60)) {

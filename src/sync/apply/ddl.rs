@@ -5,15 +5,21 @@ use std::sync::Arc;
 
 use mongodb::bson::{Document, Uuid, doc};
 
-use crate::sync::catalog::{Collection, create, read};
+use crate::sync::catalog::{Collection, create, index as catalog_index, options, read};
+use crate::sync::config::OnExistingData;
 use crate::sync::context::Context;
 use crate::sync::endpoint::raw;
 use crate::sync::error::{Error, Reason, Result};
 use crate::sync::namespace::Namespace;
 use crate::sync::state::record::binary;
-use crate::sync::state::store::{COLLECTIONS, INDEXES};
-use crate::sync::state::{CollectionRecord, CollectionState, IndexRecord, Operation, claims};
+use crate::sync::state::store::{COLLECTIONS, INDEXES, VIEWS};
+use crate::sync::state::{
+    CollectionRecord, CollectionState, IndexRecord, IndexState, Operation, ViewRecord, claims,
+};
 use crate::sync::stream::{Event, Kind};
+
+/// A document without fields.
+const EMPTY: [u8; 5] = [5, 0, 0, 0, 0];
 
 /// Applies DDL events, one at a time.
 #[derive(Debug)]
@@ -35,7 +41,8 @@ impl Ddl {
         &self.position
     }
 
-    /// Apply one event, or find that it is none of ours, or stop at it.
+    /// Apply one event, or find that it is none of ours, or stop at it. Each kind's future is on the heap: together they
+    /// would fill a thread's stack.
     pub async fn apply(&mut self, event: &Event<'_>) -> Result<()> {
         if event.token <= self.position.as_str() {
             return Ok(());
@@ -44,17 +51,20 @@ impl Ddl {
         let scope = &self.ctx.config.scope;
         let in_scope = scope.contains(event.db, event.coll);
         match event.kind {
-            Kind::Create if in_scope => self.create(event).await,
-            Kind::Rename => self.rename(event, known).await,
-            Kind::Drop | Kind::CreateIndexes | Kind::DropIndexes => match known {
-                Some(collection) => self.of_collection(event, collection).await,
-                None if in_scope && event.uuid.is_some() => {
+            Kind::Create if in_scope && event.uuid.is_none() => Box::pin(self.create_view(event)).await,
+            Kind::Create if in_scope => Box::pin(self.create(event)).await,
+            Kind::Rename => Box::pin(self.rename(event, known)).await,
+            Kind::Drop | Kind::Modify if event.uuid.is_none() => Box::pin(self.of_view(event)).await,
+            Kind::Drop | Kind::Modify | Kind::CreateIndexes | Kind::DropIndexes => match known {
+                Some(collection) => Box::pin(self.of_collection(event, collection)).await,
+                None if in_scope && !self.ctx.config.initial_sync.skip_unsupported => {
                     Err(unsupported(event, "of a collection that is not known"))
                 }
                 None => Ok(()),
             },
-            // The drops of the collections have come before it; views make none and are not followed yet.
-            Kind::Other("dropDatabase") => Ok(()),
+            // The drops of the collections have come before it; views make none. It is never run: what is not in scope
+            // stays.
+            Kind::DropDatabase => Box::pin(self.drop_views(event)).await,
             Kind::Other(_) if in_scope || known.is_some() => Err(unsupported(event, "is not supported")),
             Kind::Other(name) if event.coll.is_empty() => {
                 if scope.may_contain_db(event.db) {
@@ -102,57 +112,209 @@ impl Ddl {
 
     async fn create(&mut self, event: &Event<'_>) -> Result<()> {
         let namespace = event.namespace();
-        let Some(uuid) = event.uuid else { return Err(unsupported(event, "(a view) is not supported")) };
+        let Some(uuid) = event.uuid else { return Ok(()) };
         if self.ctx.catalog.get(uuid).is_some() {
             return Ok(());
         }
         let options = event.description.unwrap_or_default();
         if let Some(what) = read::unsupported(options) {
-            return Err(unsupported(event, &format!("of {what} is not supported")));
+            return self.leave_out(event, what);
         }
         let catalog = Arc::clone(&self.ctx.catalog);
         let _ddl = catalog.ddl.lock().await;
         let begun = self.intend(event).await?;
-        let target = &self.ctx.target;
-        let target_uuid = match create::existing(target, &namespace).await? {
-            create::Existing::Nothing => create::create(target, &namespace, options).await?,
-            create::Existing::Collection(found) if begun && create::is_empty(target, &namespace).await? => {
-                found
-            }
-            _ => {
-                return Err(Error::new(
-                    Reason::TargetNotEmpty,
-                    format!("{namespace} was created on the source, but exists on the target already"),
-                ));
-            }
-        };
-        let record = CollectionRecord {
-            id: CollectionRecord::key(self.ctx.store.sync(), uuid),
-            sync: self.ctx.store.sync().to_owned(),
-            uuid,
-            source: namespace.to_string(),
-            target: namespace.to_string(),
-            target_uuid: Some(target_uuid),
-            options: binary(options),
-            state: CollectionState::Cloned,
-            read_time: None,
-            clone_end: None,
-            documents: 0,
-            bytes: 0,
-        };
-        let claimed = [namespace.clone()];
-        claims::check(&self.ctx.store, &claimed).await?;
-        let operations = vec![
-            claims::release(&self.ctx.store, &claimed)?,
-            claims::claim(&self.ctx.store, &claimed)?,
-            self.ctx.store.put(COLLECTIONS, std::slice::from_ref(&record))?,
-        ];
-        if let Err(error) = self.record(event, operations).await {
-            return Err(claims::explain(&self.ctx.store, &claimed, error).await);
+        let mut record = CollectionRecord::new(self.ctx.store.sync(), uuid, &namespace, options);
+        if options::is_capped(options) {
+            // It may be a copy of another, whose documents make no events: its clone brings what is in it.
+            record.late = true;
+        } else {
+            self.make_room(&namespace, begun).await?;
+            record.target_uuid = Some(self.create_or_find(&namespace, options, begun).await?);
+            record.state = CollectionState::Cloned;
         }
+        let mut operations = self.claim(&namespace).await?;
+        operations.push(self.ctx.store.put(COLLECTIONS, std::slice::from_ref(&record))?);
+        self.record_claim(event, operations, &namespace).await?;
         tracing::info!(%namespace, "collection created");
         self.ctx.catalog.insert(record);
         Ok(())
+    }
+
+    async fn create_or_find(&self, namespace: &Namespace, options: &[u8], begun: bool) -> Result<Uuid> {
+        let target = &self.ctx.target;
+        match create::existing(target, namespace).await? {
+            create::Existing::Collection(found) if begun => Ok(found),
+            _ => create::create(target, namespace, options).await,
+        }
+    }
+
+    /// What stands on the target under a name that the source gives to a new collection is the user's.
+    async fn make_room(&self, namespace: &Namespace, begun: bool) -> Result<()> {
+        let target = &self.ctx.target;
+        let drop = self.ctx.config.initial_sync.on_existing_data == OnExistingData::Drop;
+        match create::existing(target, namespace).await? {
+            create::Existing::Nothing => Ok(()),
+            create::Existing::Collection(_) if begun && create::is_empty(target, namespace).await? => Ok(()),
+            found if drop => {
+                tracing::warn!(%namespace, "dropping what stands on the target, as asked: the source created it anew");
+                match found {
+                    create::Existing::Collection(uuid) => create::drop(target, namespace, uuid).await,
+                    _ => create::drop_view(target, namespace).await,
+                }
+            }
+            _ => Err(Error::new(
+                Reason::TargetNotEmpty,
+                format!("{namespace} was created on the source, but exists on the target already"),
+            )),
+        }
+    }
+
+    /// Operations that claim a name for this sync, whether it has it already or not.
+    async fn claim(&self, namespace: &Namespace) -> Result<Vec<Operation>> {
+        let claimed = std::slice::from_ref(namespace);
+        claims::check(&self.ctx.store, claimed).await?;
+        Ok(vec![claims::release(&self.ctx.store, claimed)?, claims::claim(&self.ctx.store, claimed)?])
+    }
+
+    async fn record_claim(
+        &mut self,
+        event: &Event<'_>,
+        operations: Vec<Operation>,
+        namespace: &Namespace,
+    ) -> Result<()> {
+        match self.record(event, operations).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(claims::explain(&self.ctx.store, std::slice::from_ref(namespace), error).await),
+        }
+    }
+
+    /// Something that cannot be followed appeared.
+    fn leave_out(&self, event: &Event<'_>, what: &str) -> Result<()> {
+        if self.ctx.config.initial_sync.skip_unsupported {
+            tracing::warn!(namespace = %event.namespace(), what, "left out, since not supported");
+            return Ok(());
+        }
+        Err(unsupported(event, &format!("of {what} is not supported")))
+    }
+
+    async fn create_view(&mut self, event: &Event<'_>) -> Result<()> {
+        let options = event.description.unwrap_or_default();
+        if let Some(what) = read::unsupported(options) {
+            return self.leave_out(event, what);
+        }
+        let namespace = event.namespace();
+        let catalog = Arc::clone(&self.ctx.catalog);
+        let _ddl = catalog.ddl.lock().await;
+        let begun = self.intend(event).await?;
+        let known = catalog.views().contains_key(&namespace.to_string());
+        if !known && !begun {
+            self.make_room(&namespace, false).await?;
+        }
+        create::create_view(&self.ctx.target, &namespace, options).await?;
+        let record =
+            ViewRecord { created: true, ..ViewRecord::new(self.ctx.store.sync(), &namespace, options) };
+        let mut operations = self.claim(&namespace).await?;
+        operations.push(self.ctx.store.put(VIEWS, std::slice::from_ref(&record))?);
+        self.record_claim(event, operations, &namespace).await?;
+        tracing::info!(%namespace, "view created");
+        catalog.views().insert(record.namespace.clone(), record);
+        Ok(())
+    }
+
+    async fn of_view(&mut self, event: &Event<'_>) -> Result<()> {
+        let namespace = event.namespace();
+        let catalog = Arc::clone(&self.ctx.catalog);
+        let _ddl = catalog.ddl.lock().await;
+        let Some(view) = catalog.views().get(&namespace.to_string()).cloned() else { return Ok(()) };
+        if event.kind == Kind::Drop {
+            return self.forget_views(event, vec![view]).await;
+        }
+        self.intend(event).await?;
+        let options = event.description.unwrap_or_default();
+        if view.created {
+            create::create_view(&self.ctx.target, &namespace, options).await?;
+        }
+        let view = ViewRecord { options: binary(options), ..view };
+        self.record(event, vec![self.ctx.store.put(VIEWS, std::slice::from_ref(&view))?]).await?;
+        tracing::info!(%namespace, "view changed");
+        catalog.views().insert(view.namespace.clone(), view);
+        Ok(())
+    }
+
+    async fn drop_views(&mut self, event: &Event<'_>) -> Result<()> {
+        let catalog = Arc::clone(&self.ctx.catalog);
+        let _ddl = catalog.ddl.lock().await;
+        let inside = |view: &&ViewRecord| {
+            Namespace::parse(&view.namespace).is_some_and(|namespace| namespace.db == event.db)
+        };
+        let views: Vec<ViewRecord> = catalog.views().values().filter(inside).cloned().collect();
+        if views.is_empty() {
+            return Ok(());
+        }
+        self.forget_views(event, views).await?;
+        create::drop_view_catalogue(&self.ctx.target, event.db).await
+    }
+
+    async fn forget_views(&mut self, event: &Event<'_>, views: Vec<ViewRecord>) -> Result<()> {
+        self.intend(event).await?;
+        let mut operations = Vec::new();
+        for view in &views {
+            let Some(namespace) = Namespace::parse(&view.namespace) else { continue };
+            if create::existing(&self.ctx.target, &namespace).await? == create::Existing::View {
+                create::drop_view(&self.ctx.target, &namespace).await?;
+            }
+            operations.push(self.ctx.store.remove(VIEWS, doc! {"_id": &view.id})?);
+            operations.push(claims::release(&self.ctx.store, std::slice::from_ref(&namespace))?);
+        }
+        self.record(event, operations).await?;
+        for view in &views {
+            tracing::info!(namespace = view.namespace, "view dropped");
+            self.ctx.catalog.views().remove(&view.namespace);
+        }
+        Ok(())
+    }
+
+    /// `collMod`: what can be done at once is, the rest is recorded for completion.
+    async fn modify(&mut self, event: &Event<'_>, collection: &Arc<Collection>) -> Result<()> {
+        let change = event.description.unwrap_or_default();
+        self.intend(event).await?;
+        let _hold = self.ctx.builder.hold(collection.uuid).await?;
+        let mut operations = Vec::new();
+        let mut record = collection.record().clone();
+        if let Some(index) = raw::get(change, "index").and_then(|index| index.as_document()) {
+            operations.extend(self.modify_index(&record, index).await?);
+        }
+        let options = read::without(change, &["index"]);
+        let at_once = options::immediate(options.as_bytes());
+        if record.target_uuid.is_some() && !at_once.is_empty() {
+            create::modify(&self.ctx.target, &record.target_namespace(), &at_once).await?;
+        }
+        record.options = binary(options::changed(&record.options.bytes, options.as_bytes()).as_bytes());
+        operations.push(self.ctx.store.put(COLLECTIONS, std::slice::from_ref(&record))?);
+        self.record(event, operations).await?;
+        tracing::info!(namespace = record.target, "collection changed");
+        collection.set(record);
+        Ok(())
+    }
+
+    async fn modify_index(&self, record: &CollectionRecord, change: &[u8]) -> Result<Vec<Operation>> {
+        let Some(name) = raw::get(change, "name").and_then(|name| name.as_str()) else {
+            return Ok(Vec::new());
+        };
+        let filter = doc! {"sync": self.ctx.store.sync(), "collection": record.uuid, "name": name};
+        let found: Vec<IndexRecord> = self.ctx.store.find(INDEXES, filter).await?;
+        let Some(mut index) = found.into_iter().next() else { return Ok(Vec::new()) };
+        let expires = |spec: &[u8]| raw::get(spec, "expireAfterSeconds").is_some();
+        let before = expires(&index.spec.bytes);
+        index.spec = binary(options::changed_index(&index.spec.bytes, change).as_bytes());
+        if index.state == IndexState::Built && !before && expires(&index.spec.bytes) {
+            let namespace = record.target_namespace();
+            let never = doc! {"name": name, "expireAfterSeconds": catalog_index::NEVER};
+            let command =
+                doc! {"collMod": &namespace.coll, "index": never, "writeConcern": {"w": "majority"}};
+            self.ctx.target.command(&namespace.db, command).await?;
+        }
+        Ok(vec![self.ctx.store.put(INDEXES, std::slice::from_ref(&index))?])
     }
 
     async fn of_collection(&mut self, event: &Event<'_>, collection: Arc<Collection>) -> Result<()> {
@@ -165,7 +327,8 @@ impl Ddl {
             return Box::pin(self.of_collection(event, collection)).await;
         }
         match event.kind {
-            Kind::Drop => self.drop_collection(event, &collection).await,
+            Kind::Drop | Kind::Rename => self.drop_collection(event, &collection).await,
+            Kind::Modify => self.modify(event, &collection).await,
             Kind::CreateIndexes => self.create_indexes(event, &collection).await,
             _ => self.drop_indexes(event, &collection).await,
         }
@@ -241,24 +404,25 @@ impl Ddl {
         let Some((to_db, to_coll)) = event.to else { return Err(unsupported(event, "says no new name")) };
         let to = Namespace::new(to_db, to_coll);
         let into_scope = self.ctx.config.scope.contains(to_db, to_coll);
-        let Some(collection) = known else {
-            return if into_scope {
-                Err(unsupported(event, &format!("to {to}, into the scope, is not supported")))
-            } else {
-                Ok(())
-            };
-        };
-        if !into_scope {
-            return Err(unsupported(event, &format!("to {to}, out of the scope, is not supported")));
-        }
-        if to.db != collection.target().db {
-            return Err(unsupported(event, &format!("to {to}, in another database, is not supported")));
-        }
         let replaced = event
             .description
             .and_then(|description| raw::get(description, "dropTarget"))
             .and_then(|uuid| uuid.as_uuid())
             .and_then(|uuid| self.ctx.catalog.get(Uuid::from_bytes(uuid)));
+        let Some(collection) = known else {
+            return if into_scope { self.rename_into_scope(event, replaced, &to).await } else { Ok(()) };
+        };
+        if !into_scope {
+            tracing::info!(from = %event.namespace(), %to, "renamed out of the scope");
+            return self.of_collection(event, collection).await;
+        }
+        if collection.target() == to && replaced.is_none() {
+            // The catalogue was read later than this.
+            return self.record(event, Vec::new()).await;
+        }
+        if to.db != collection.target().db {
+            return Err(unsupported(event, &format!("to {to}, in another database, is not supported")));
+        }
         self.quiesce(&collection).await;
         if let Some(replaced) = &replaced {
             self.quiesce(replaced).await;
@@ -278,6 +442,49 @@ impl Ddl {
         };
         self.intend(event).await?;
         self.rename_on_target(event, &collection, replaced.as_ref(), &to).await
+    }
+
+    /// What was not followed so far is copied now; what it replaces goes.
+    async fn rename_into_scope(
+        &mut self,
+        event: &Event<'_>,
+        replaced: Option<Arc<Collection>>,
+        to: &Namespace,
+    ) -> Result<()> {
+        let Some(uuid) = event.uuid else { return Err(unsupported(event, "says no collectionUUID")) };
+        if let Some(replaced) = &replaced {
+            self.quiesce(replaced).await;
+        }
+        let catalog = Arc::clone(&self.ctx.catalog);
+        let guard = catalog.ddl.lock().await;
+        if replaced.as_ref().is_some_and(|one| one.state() == CollectionState::Creating && !one.is_gone()) {
+            drop(guard);
+            return Box::pin(self.rename_into_scope(event, replaced, to)).await;
+        }
+        let _held = match &replaced {
+            Some(replaced) => Some(self.ctx.builder.hold(replaced.uuid).await?),
+            None => None,
+        };
+        self.intend(event).await?;
+        let mut operations = Vec::new();
+        if let Some(replaced) = &replaced {
+            let before = replaced.record().clone();
+            if let Some(target_uuid) = before.target_uuid {
+                create::drop(&self.ctx.target, to, target_uuid).await?;
+            }
+            operations.extend(self.forget(replaced.uuid, to)?);
+        }
+        let record =
+            CollectionRecord { late: true, ..CollectionRecord::new(self.ctx.store.sync(), uuid, to, &EMPTY) };
+        operations.extend(self.claim(to).await?);
+        operations.push(self.ctx.store.put(COLLECTIONS, std::slice::from_ref(&record))?);
+        self.record_claim(event, operations, to).await?;
+        tracing::info!(from = %event.namespace(), %to, "renamed into the scope: copying it");
+        if let Some(replaced) = &replaced {
+            catalog.remove(replaced.uuid);
+        }
+        catalog.insert(record);
+        Ok(())
     }
 
     async fn rename_on_target(
@@ -336,6 +543,8 @@ fn unsupported(event: &Event<'_>, what: &str) -> Error {
         Kind::Rename => "rename",
         Kind::CreateIndexes => "createIndexes",
         Kind::DropIndexes => "dropIndexes",
+        Kind::Modify => "modify",
+        Kind::DropDatabase => "dropDatabase",
         Kind::Other(name) => name,
         _ => "a document event",
     };

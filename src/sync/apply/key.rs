@@ -22,18 +22,19 @@ impl Fnv {
     }
 }
 
-/// The hash of a document's identity; `key` is the bytes of `{_id: …}`.
-pub fn hash(collection: Uuid, key: &[u8]) -> u64 {
+/// The hash of a document's identity; `key` is the bytes of `{_id: …}`. `collated`: the collection has a collation, so
+/// that strings which differ in bytes may be equal, as only the server knows: all of them hash alike.
+pub fn hash(collection: Uuid, key: &[u8], collated: bool) -> u64 {
     let mut fnv = Fnv(0xcbf2_9ce4_8422_2325);
     fnv.bytes(&collection.bytes());
     if let Some(id) = raw::get(key, "_id") {
-        value(&mut fnv, id.kind, id.value);
+        value(&mut fnv, id.kind, id.value, collated);
     }
     fnv.finish()
 }
 
 #[allow(clippy::cast_precision_loss)]
-fn value(fnv: &mut Fnv, element: u8, bytes: &[u8]) {
+fn value(fnv: &mut Fnv, element: u8, bytes: &[u8], collated: bool) {
     match element {
         kind::INT32 => number(fnv, bytes.try_into().map_or(0.0, |b| f64::from(i32::from_le_bytes(b)))),
         kind::INT64 => number(fnv, bytes.try_into().map_or(0.0, |b| i64::from_le_bytes(b) as f64)),
@@ -45,14 +46,16 @@ fn value(fnv: &mut Fnv, element: u8, bytes: &[u8]) {
         }
         kind::STRING | kind::SYMBOL => {
             fnv.bytes(&[kind::STRING]);
-            fnv.bytes(bytes);
+            if !collated {
+                fnv.bytes(bytes);
+            }
         }
         kind::DOCUMENT | kind::ARRAY => {
             fnv.bytes(&[element]);
             for inner in raw::elements(bytes) {
                 fnv.bytes(inner.name);
                 fnv.bytes(&[0]);
-                value(fnv, inner.kind, inner.value);
+                value(fnv, inner.kind, inner.value, collated);
             }
         }
         other => {
@@ -82,7 +85,16 @@ mod tests {
     use proptest::prelude::*;
 
     fn of(id: Bson) -> u64 {
-        hash(Uuid::from_bytes([3; 16]), &serialize_to_vec(&doc! {"_id": id}).unwrap())
+        hash(Uuid::from_bytes([3; 16]), &serialize_to_vec(&doc! {"_id": id}).unwrap(), false)
+    }
+
+    #[test]
+    fn under_a_collation_all_strings_are_one_and_numbers_are_not() {
+        let of =
+            |id: Bson| hash(Uuid::from_bytes([3; 16]), &serialize_to_vec(&doc! {"_id": id}).unwrap(), true);
+        assert_eq!(of(Bson::String("a".into())), of(Bson::String("Ä".into())));
+        assert_eq!(of(Bson::Document(doc! {"a": "x", "b": 1})), of(Bson::Document(doc! {"a": "y", "b": 1})));
+        assert_ne!(of(Bson::Int32(1)), of(Bson::Int32(2)));
     }
 
     fn decimal(text: &str) -> Bson {
@@ -116,7 +128,10 @@ mod tests {
         assert_ne!(of(Bson::Int32(1)), of(Bson::Int32(2)));
         assert_ne!(of(Bson::Int32(1)), of(Bson::String("1".into())));
         let key = serialize_to_vec(&doc! {"_id": 1}).unwrap();
-        assert_ne!(hash(Uuid::from_bytes([1; 16]), &key), hash(Uuid::from_bytes([2; 16]), &key));
+        assert_ne!(
+            hash(Uuid::from_bytes([1; 16]), &key, false),
+            hash(Uuid::from_bytes([2; 16]), &key, false)
+        );
     }
 
     proptest! {

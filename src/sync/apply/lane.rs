@@ -20,7 +20,7 @@ use crate::sync::error::{Error, Reason, Result};
 use crate::sync::progress::LaneNumbers;
 use crate::sync::state::Refusal;
 use crate::sync::state::slot::{LaneRecord, Slot};
-use crate::sync::state::transaction::{Durability, WriteError, write_failure};
+use crate::sync::state::transaction::{Durability, WriteError, write_error, write_failure};
 
 /// Changes in one transaction: beyond this the gain is small and an abort costs more.
 const BATCH_CHANGES: usize = 2_000;
@@ -90,22 +90,29 @@ impl Worker {
                     Err(_) => break,
                 }
             }
-            let mut batch = take(&mut queue);
-            self.apply(&mut batch).await?;
+            let batch = take(&mut queue);
+            self.apply(batch).await?;
         }
     }
 
-    async fn apply(&mut self, changes: &mut [Change]) -> Result<()> {
+    async fn apply(&mut self, mut changes: Vec<Change>) -> Result<()> {
         let began = Instant::now();
-        self.mark_replays(changes);
+        let taken = changes.len();
+        self.read_again(&mut changes).await?;
+        self.mark_replays(&mut changes);
         let position = changes.last().map(|change| String::from_utf8_lossy(change.token.get()).into_owned());
         let set = doc! {"position": position.unwrap_or_default()};
         let bytes: usize = changes.iter().map(|change| change.write.len()).sum();
         let _writing = self.ctx.budgets.write.reserve(bytes as u64 * COPIES).await;
+        let settled = Settled::of(&changes);
+        if changes.first().is_some_and(|change| change.collection.is_capped()) {
+            self.write_in_order(changes).await?;
+            changes = Vec::new();
+        }
         loop {
-            let plan = plan(changes);
+            let plan = plan(&changes);
             let outcome = {
-                let met = |replies: &[Document]| check_met(&plan, replies, changes);
+                let met = |replies: &[Document]| check_met(&plan, replies, &changes);
                 self.slot
                     .commit(set.clone(), Document::new(), &plan.operations, Durability::Primary, &met)
                     .await
@@ -117,13 +124,50 @@ impl Worker {
                     let refused =
                         plan.statements.get(operation).and_then(|numbers| numbers.get(error.index)).copied();
                     let refused = refused.ok_or_else(|| write_failure("a batch", &error))?;
-                    self.mend(changes, refused, &error).await?;
+                    self.mend(&mut changes, refused, &error).await?;
                 }
             }
         }
         self.seq.store(self.slot.seq(), Ordering::Release);
-        self.numbers.add(changes.len(), began.elapsed());
-        self.settle(changes);
+        self.numbers.add(taken, began.elapsed());
+        self.settle(settled, taken);
+        Ok(())
+    }
+
+    /// Changes of a capped collection, one after the other and outside of a transaction, which it does not allow. If
+    /// this is interrupted the collection is copied again.
+    async fn write_in_order(&mut self, mut changes: Vec<Change>) -> Result<()> {
+        'again: while !changes.is_empty() {
+            let plan = plan(&changes);
+            self.ctx.store.prove().await?;
+            for (number, operation) in plan.operations.iter().enumerate() {
+                let reply = self.ctx.target.raw_command(&operation.db, operation.command.clone()).await?;
+                if let Some(error) = write_error(&reply) {
+                    let refused = plan.statements[number].get(error.index).copied();
+                    let refused = refused.ok_or_else(|| write_failure("a batch", &error))?;
+                    self.mend(&mut changes, refused, &error).await?;
+                    // What came before it is done.
+                    changes.drain(..refused);
+                    continue 'again;
+                }
+                if plan.strict[number] {
+                    check_count(&reply, &plan.statements[number], &changes)?;
+                }
+            }
+            return Ok(());
+        }
+        Ok(())
+    }
+
+    /// Fetch the documents of which an event says only that they changed.
+    async fn read_again(&mut self, changes: &mut [Change]) -> Result<()> {
+        for change in changes.iter_mut().filter(|change| matches!(change.write, Write::Reread)) {
+            let (document, as_of) =
+                reread(&self.ctx, &change.collection, change.key.get(), change.time).await?;
+            change.write = put_or_delete(document);
+            change.replay = true;
+            self.reread.insert(change.hash, as_of);
+        }
         Ok(())
     }
 
@@ -141,11 +185,26 @@ impl Worker {
         }
     }
 
-    /// Inside a replay window, read the refused document again; outside it, stop.
-    async fn mend(&mut self, changes: &mut [Change], refused: usize, error: &WriteError) -> Result<()> {
+    /// Inside a replay window, read the refused document again; outside it, stop. Where an index refuses a document that
+    /// the source accepts, the index goes until completion.
+    async fn mend(&mut self, changes: &mut Vec<Change>, refused: usize, error: &WriteError) -> Result<()> {
         let change = &changes[refused];
         let namespace = change.collection.target().to_string();
-        if !change.replay || matches!(change.write, Write::Put(_)) {
+        let put = matches!(change.write, Write::Put(_));
+        if failure::IS_OF_AN_INDEX.contains(&error.code) && (put || !change.replay) {
+            let gave_way = self.ctx.builder.give_way(&change.collection, error).await?;
+            if gave_way {
+                return Ok(());
+            }
+        }
+        if error.code == failure::IMMUTABLE_FIELD && (put || change.replay) && !change.collection.is_capped()
+        {
+            // The ids differ in bytes and are equal under the collation: the old document goes first.
+            let deleted = Change { write: Write::Delete, replay: true, ..change.clone() };
+            changes.insert(refused, deleted);
+            return Ok(());
+        }
+        if !change.replay || put {
             let failure = write_failure(&namespace, error);
             return Err(if error.code == failure::DUPLICATE_KEY {
                 failure.as_reason(Reason::TargetDiverged)
@@ -160,8 +219,7 @@ impl Worker {
         );
         let (document, as_of) = reread(&self.ctx, &change.collection, change.key.get(), change.time).await?;
         let hash = change.hash;
-        changes[refused].write =
-            document.map_or(Write::Delete, |document| Write::Put(Bytes::Owned(document.into())));
+        changes[refused].write = put_or_delete(document);
         self.reread.insert(hash, as_of);
         for later in &mut changes[refused + 1..] {
             if later.hash == hash && later.time <= as_of {
@@ -172,9 +230,27 @@ impl Worker {
     }
 
     /// Tell who waits that these changes are on the target.
-    fn settle(&self, changes: &[Change]) {
+    fn settle(&self, settled: Settled, changes: usize) {
+        for (batch, count) in settled.by_batch {
+            self.watermark.complete(batch, count);
+        }
+        for (collection, count) in settled.by_collection {
+            collection.remove_pending(count);
+        }
+        self.ctx.progress.events_applied.add(changes as u64);
+    }
+}
+
+/// What a batch settles once it is committed.
+struct Settled {
+    by_batch: Vec<(u64, usize)>,
+    by_collection: Vec<(Arc<Collection>, usize)>,
+}
+
+impl Settled {
+    fn of(changes: &[Change]) -> Self {
         let mut by_batch: Vec<(u64, usize)> = Vec::new();
-        let mut by_collection: Vec<(&Arc<Collection>, usize)> = Vec::new();
+        let mut by_collection: Vec<(Arc<Collection>, usize)> = Vec::new();
         for change in changes {
             match by_batch.last_mut() {
                 Some((batch, count)) if *batch == change.batch => *count += 1,
@@ -182,24 +258,25 @@ impl Worker {
             }
             match by_collection.last_mut() {
                 Some((collection, count)) if Arc::ptr_eq(collection, &change.collection) => *count += 1,
-                _ => by_collection.push((&change.collection, 1)),
+                _ => by_collection.push((Arc::clone(&change.collection), 1)),
             }
         }
-        for (batch, count) in by_batch {
-            self.watermark.complete(batch, count);
-        }
-        for (collection, count) in by_collection {
-            collection.remove_pending(count);
-        }
-        self.ctx.progress.events_applied.add(changes.len() as u64);
+        Self { by_batch, by_collection }
     }
 }
 
+fn put_or_delete(document: Option<Vec<u8>>) -> Write {
+    document.map_or(Write::Delete, |document| Write::Put(Bytes::Owned(document.into())))
+}
+
+/// The next batch: changes of a capped collection are not mixed with others.
 fn take(queue: &mut VecDeque<Change>) -> Vec<Change> {
     let (mut bytes, mut count) = (0, 0);
+    let capped = |change: &Change| change.collection.is_capped().then_some(change.collection.uuid);
+    let first = queue.front().and_then(capped);
     for change in queue.iter().take(BATCH_CHANGES) {
         bytes += change.write.len();
-        if count > 0 && bytes > BATCH_BYTES {
+        if count > 0 && (bytes > BATCH_BYTES || capped(change) != first) {
             break;
         }
         count += 1;
@@ -210,19 +287,25 @@ fn take(queue: &mut VecDeque<Change>) -> Vec<Change> {
 /// Outside a replay window every statement must meet its document; the server's count proves it.
 fn check_met(plan: &Plan, replies: &[Document], changes: &[Change]) -> Result<()> {
     for ((reply, statements), strict) in replies.iter().zip(&plan.statements).zip(&plan.strict) {
-        let met = reply.get_i32("n").unwrap_or(0);
-        if *strict && usize::try_from(met).ok() != Some(statements.len()) {
-            let namespace = statements.first().map(|&number| changes[number].collection.target().to_string());
-            return Err(Error::new(
-                Reason::TargetDiverged,
-                format!(
-                    "{} of {} documents that the source changed were found in the target's {}",
-                    met,
-                    statements.len(),
-                    namespace.unwrap_or_default()
-                ),
-            ));
+        if *strict {
+            check_count(reply, statements, changes)?;
         }
     }
     Ok(())
+}
+
+fn check_count(reply: &Document, statements: &[usize], changes: &[Change]) -> Result<()> {
+    let met = reply.get_i32("n").unwrap_or(0);
+    if usize::try_from(met).ok() == Some(statements.len()) {
+        return Ok(());
+    }
+    let namespace = statements.first().map(|&number| changes[number].collection.target().to_string());
+    Err(Error::new(
+        Reason::TargetDiverged,
+        format!(
+            "{met} of {} documents that the source changed were found in the target's {}",
+            statements.len(),
+            namespace.unwrap_or_default()
+        ),
+    ))
 }

@@ -49,6 +49,8 @@ pub enum Write {
     Put(Bytes),
     /// A difference, as in the oplog.
     Diff(Bytes),
+    /// The document as the source has it now: what happened to it is not known.
+    Reread,
     /// No document.
     Delete,
 }
@@ -79,7 +81,7 @@ impl Write {
             Self::Insert(bytes) | Self::Replace(bytes) | Self::Put(bytes) | Self::Diff(bytes) => {
                 bytes.get().len()
             }
-            Self::Delete => 0,
+            Self::Delete | Self::Reread => 0,
         }
     }
 

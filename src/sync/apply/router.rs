@@ -1,6 +1,7 @@
 //! From the change stream to the lanes: one task that sees every event in order, drops what is not for us, waits
 //! for what is still being cloned, and stops at DDL until the lanes of its collection are empty.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use mongodb::bson::Timestamp;
@@ -11,6 +12,7 @@ use super::lane::Lane;
 use super::watermark::{Mark, Watermark};
 use super::{Bytes, Change, Write, key};
 use crate::sync::catalog::Collection;
+use crate::sync::clone;
 use crate::sync::context::Context;
 use crate::sync::endpoint::cursor::{Batch, Slice};
 use crate::sync::error::{Error, Reason, Result};
@@ -32,6 +34,8 @@ pub struct Router {
     /// The time of the last event.
     latest: Timestamp,
     waiting: Vec<Vec<Change>>,
+    /// Documents of capped collections that were deleted while these were scanned.
+    deleted: HashSet<u64>,
 }
 
 /// What becomes of an event of a document.
@@ -51,7 +55,17 @@ impl Router {
     ) -> Self {
         let start = watermark.mark().time;
         let waiting = lanes.iter().map(|_| Vec::new()).collect();
-        Self { ctx, lanes, watermark, ddl, catalogue_time, complete: start, latest: start, waiting }
+        Self {
+            ctx,
+            lanes,
+            watermark,
+            ddl,
+            catalogue_time,
+            complete: start,
+            latest: start,
+            waiting,
+            deleted: HashSet::new(),
+        }
     }
 
     /// Route until the reader is gone.
@@ -84,7 +98,7 @@ impl Router {
                 self.document(number, batch, &event).await?;
             } else {
                 self.flush();
-                self.ddl.apply(&event).await?;
+                Box::pin(self.ddl.apply(&event)).await?;
             }
         }
         self.flush();
@@ -108,8 +122,10 @@ impl Router {
                 format!("a change event of {} has no documentKey", event.namespace()),
             )
         })?;
-        let hash = key::hash(collection.uuid, key);
-        let lane = usize::try_from(hash % self.lanes.len() as u64).unwrap_or(0);
+        let hash = key::hash(collection.uuid, key, collection.is_collated());
+        // A capped collection keeps insertion order, so that it has one lane.
+        let spread = if collection.is_capped() { key::hash(collection.uuid, &[], false) } else { hash };
+        let lane = usize::try_from(spread % self.lanes.len() as u64).unwrap_or(0);
         if event.token <= self.lanes[lane].position.as_str() {
             return Ok(());
         }
@@ -120,13 +136,25 @@ impl Router {
                 format!("a change event of {} has no {what}", event.namespace()),
             )
         };
-        let write = match event.kind {
-            Kind::Insert => Write::Insert(slice(event.full.ok_or_else(|| missing("fullDocument"))?)),
-            Kind::Replace => Write::Replace(slice(event.full.ok_or_else(|| missing("fullDocument"))?)),
-            Kind::Update => Write::Diff(slice(event.diff.ok_or_else(|| missing("rawUpdateDescription"))?)),
-            _ => Write::Delete,
-        };
         let replay = collection.in_replay_window(event.time);
+        if replay && collection.is_capped() && self.order_is_lost(event.kind, hash) {
+            self.flush();
+            collection.drained().await;
+            tracing::info!(
+                namespace = %collection.target(),
+                "copying a capped collection again: a document came back during its scan"
+            );
+            // Its new clone reads from a later time than this event's.
+            return clone::restart(&self.ctx, &collection).await;
+        }
+        let write = match event.kind {
+            Kind::Delete => Write::Delete,
+            // Read without its body, since it would not have fitted into a message, or without the oplog's diff.
+            _ if event.full.is_none() && event.diff.is_none() => Write::Reread,
+            Kind::Update => Write::Diff(slice(event.diff.ok_or_else(|| missing("rawUpdateDescription"))?)),
+            Kind::Insert => Write::Insert(slice(event.full.ok_or_else(|| missing("fullDocument"))?)),
+            _ => Write::Replace(slice(event.full.ok_or_else(|| missing("fullDocument"))?)),
+        };
         self.waiting[lane].push(Change {
             collection,
             key: slice(key),
@@ -138,6 +166,19 @@ impl Router {
             batch: number,
         });
         Ok(())
+    }
+
+    /// Whether a document was deleted and inserted again while its capped collection was scanned: the scan has it in one
+    /// of two places, and nothing says in which.
+    fn order_is_lost(&mut self, kind: Kind<'_>, hash: u64) -> bool {
+        match kind {
+            Kind::Delete => {
+                self.deleted.insert(hash);
+                false
+            }
+            Kind::Insert => self.deleted.remove(&hash),
+            _ => false,
+        }
     }
 
     async fn judge(&mut self, event: &Event<'_>) -> Result<Verdict> {
@@ -175,9 +216,7 @@ impl Router {
                     let catalog = Arc::clone(&self.ctx.catalog);
                     catalog
                         .wait_until(|| {
-                            catalog
-                                .get(uuid)
-                                .is_none_or(|now| now.is_gone() || now.state() == CollectionState::Cloned)
+                            catalog.get(uuid).is_none_or(|now| now.is_gone() || now.state() != state)
                         })
                         .await;
                 }

@@ -9,11 +9,13 @@ use tokio::sync::Notify;
 
 use super::create;
 use super::index;
-use super::live::Catalog;
+use super::live::{Catalog, Collection};
+use crate::sync::endpoint::failure;
 use crate::sync::error::{Class, Error, Result};
 use crate::sync::namespace::Namespace;
 use crate::sync::state::store::INDEXES;
-use crate::sync::state::{CollectionState, IndexRecord, Operation, Store};
+use crate::sync::state::transaction::WriteError;
+use crate::sync::state::{CollectionState, IndexRecord, IndexState, Operation, Store};
 
 /// Builds what the durable catalogue says is waiting.
 #[derive(Debug)]
@@ -80,7 +82,7 @@ impl Builder {
                 namespace
             };
             tried += records.len();
-            let outcome = self.build(&namespace, &records).await;
+            let outcome = self.build(&namespace, &records, collection.is_collated()).await;
             self.activity().busy.remove(&uuid);
             self.rest.notify_waiters();
             outcome?;
@@ -88,9 +90,9 @@ impl Builder {
         Ok(tried)
     }
 
-    async fn build(&self, namespace: &Namespace, records: &[IndexRecord]) -> Result<()> {
+    async fn build(&self, namespace: &Namespace, records: &[IndexRecord], collated: bool) -> Result<()> {
         let specs: Vec<RawDocumentBuf> =
-            records.iter().map(|record| index::relaxed(&record.spec.bytes)).collect();
+            records.iter().map(|record| index::relaxed(&record.spec.bytes, collated)).collect();
         tracing::info!(%namespace, indexes = records.len(), "building indexes");
         match create::create_indexes(self.store.target(), namespace, &specs).await {
             Ok(()) => {
@@ -112,16 +114,38 @@ impl Builder {
         specs: &[RawDocumentBuf],
     ) -> Result<()> {
         for (record, spec) in records.iter().zip(specs) {
-            match create::create_indexes(self.store.target(), namespace, std::slice::from_ref(spec)).await {
+            if self.is_held(record.collection) {
+                return Ok(());
+            }
+            match self.build_one(namespace, &record.name, spec).await {
                 Ok(()) => self.settle(namespace, record, None).await?,
                 Err(error) if error.class() == Class::Transient => return Err(error),
-                Err(error) => {
-                    tracing::warn!(%namespace, index = record.name, %error, "an index cannot be built now; it is tried again at completion");
-                    self.settle(namespace, record, Some(&error)).await?;
-                }
+                Err(error) => self.settle(namespace, record, Some(&error)).await?,
             }
         }
         Ok(())
+    }
+
+    /// An index that stands there in another form, since its specification changed while it was built, is built anew.
+    async fn build_one(&self, namespace: &Namespace, name: &str, spec: &RawDocumentBuf) -> Result<()> {
+        let target = self.store.target();
+        let specs = std::slice::from_ref(spec);
+        match create::create_indexes(target, namespace, specs).await {
+            Err(error)
+                if matches!(
+                    error.code(),
+                    Some(failure::INDEX_OPTIONS_CONFLICT | failure::INDEX_KEY_SPECS_CONFLICT)
+                ) && create::has_index(target, namespace, name).await? =>
+            {
+                create::drop_index(target, namespace, name).await?;
+                create::create_indexes(target, namespace, specs).await
+            }
+            other => other,
+        }
+    }
+
+    fn is_held(&self, uuid: Uuid) -> bool {
+        self.activity().held.contains(&uuid)
     }
 
     /// Record the outcome, unless the index was dropped or replaced meanwhile: then what was built goes again.
@@ -131,6 +155,20 @@ impl Builder {
         record: &IndexRecord,
         failure: Option<&Error>,
     ) -> Result<()> {
+        {
+            let mut activity = self.activity();
+            // DDL may have aborted it, or dropped what was just built: it stays waiting and is looked at again.
+            if activity.held.contains(&record.collection) {
+                return Ok(());
+            }
+            // From here on it is no build that DDL could abort.
+            if let Some((_, building)) = activity.busy.get_mut(&record.collection) {
+                building.retain(|name| *name != record.name);
+            }
+        }
+        if let Some(error) = failure {
+            tracing::warn!(%namespace, index = record.name, %error, "an index cannot be built now; it is tried again at completion");
+        }
         let state = if failure.is_some() { "Failed" } else { "Built" };
         let update = doc! {
             "q": {"_id": &record.id, "generation": &record.generation},
@@ -145,6 +183,27 @@ impl Builder {
             create::drop_index(self.store.target(), namespace, &record.name).await?;
         }
         Ok(())
+    }
+
+    /// An index refuses a document that the source accepts, since the source has it no more or not yet: it goes, and is
+    /// tried again at completion. False if there is none that could refuse.
+    pub async fn give_way(self: &Arc<Self>, collection: &Collection, error: &WriteError) -> Result<bool> {
+        let _hold = self.hold(collection.uuid).await?;
+        let filter = doc! {"sync": self.store.sync(), "collection": collection.uuid, "state": "Built"};
+        let built: Vec<IndexRecord> = self.store.find(INDEXES, filter).await?;
+        let mut refusing: Vec<IndexRecord> =
+            built.into_iter().filter(|record| index::may_refuse(&record.spec.bytes)).collect();
+        let namespace = collection.target();
+        for record in &mut refusing {
+            create::drop_index(self.store.target(), &namespace, &record.name).await?;
+            record.state = IndexState::Failed;
+            record.error = Some(error.words.clone());
+            tracing::warn!(%namespace, index = record.name, code = error.code, "the index refuses a document of the source: dropped until completion");
+        }
+        if !refusing.is_empty() {
+            self.store.write(vec![self.store.put(INDEXES, &refusing)?]).await?;
+        }
+        Ok(!refusing.is_empty())
     }
 
     /// Keep builds of a collection away while DDL changes it: one in progress is aborted.

@@ -3,13 +3,10 @@
 
 use mongodb::bson::{Binary, Bson, Document, RawDocumentBuf, Uuid, doc, spec::BinarySubtype};
 
+use super::options;
 use crate::sync::endpoint::{Endpoint, failure, raw};
 use crate::sync::error::{Error, Reason, Result};
 use crate::sync::namespace::Namespace;
-
-/// Options of `create` that are the server's own business: `temp` is refused (code 72), `idIndex` follows from
-/// the collation, `autoIndexId` is long gone.
-const NOT_OURS: &[&str] = &["uuid", "temp", "idIndex", "autoIndexId"];
 
 /// What stands under a name on the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,24 +65,51 @@ pub async fn names(target: &Endpoint, db: &str) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// Create a collection and say which UUID it got.
-pub async fn create(target: &Endpoint, namespace: &Namespace, options: &[u8]) -> Result<Uuid> {
-    let mut writer = raw::Writer::new(options.len());
-    writer.string("create", &namespace.coll);
-    for element in raw::elements(options) {
-        if let Ok(name) = std::str::from_utf8(element.name)
-            && !NOT_OURS.contains(&name)
-        {
-            writer.element(name, element.kind, element.value);
+/// Create a view in place of whatever view stands there: it holds no data.
+pub async fn create_view(target: &Endpoint, namespace: &Namespace, options: &[u8]) -> Result<()> {
+    match existing(target, namespace).await? {
+        Existing::Nothing => {}
+        Existing::View => drop_view(target, namespace).await?,
+        Existing::Collection(_) => {
+            return Err(Error::new(
+                Reason::TargetNotEmpty,
+                format!("{namespace} is a view on the source and a collection on the target"),
+            ));
         }
     }
+    run_create(target, namespace, options).await
+}
+
+/// `collMod` with the given elements.
+pub async fn modify(target: &Endpoint, namespace: &Namespace, elements: &[raw::Element<'_>]) -> Result<()> {
+    let mut writer = raw::Writer::new(64);
+    writer.string("collMod", &namespace.coll);
+    for element in elements {
+        writer.element(&String::from_utf8_lossy(element.name), element.kind, element.value);
+    }
+    with_majority(&mut writer);
+    let done = target.raw_command(&namespace.db, writer.finish()).await;
+    done.map(|_| ()).map_err(|error| error.context(format!("changing the options of {namespace}")))
+}
+
+fn with_majority(writer: &mut raw::Writer) {
     writer.open_document("writeConcern");
     writer.string("w", "majority");
     writer.close();
-    target
-        .raw_command(&namespace.db, writer.finish())
-        .await
-        .map_err(|error| error.context(format!("creating {namespace}")))?;
+}
+
+async fn run_create(target: &Endpoint, namespace: &Namespace, options: &[u8]) -> Result<()> {
+    let mut writer = raw::Writer::new(options.len());
+    writer.string("create", &namespace.coll);
+    options::write_deferred(&mut writer, options);
+    with_majority(&mut writer);
+    let done = target.raw_command(&namespace.db, writer.finish()).await;
+    done.map(|_| ()).map_err(|error| error.context(format!("creating {namespace}")))
+}
+
+/// Create a collection in its deferred form and say which UUID it got.
+pub async fn create(target: &Endpoint, namespace: &Namespace, options: &[u8]) -> Result<Uuid> {
+    run_create(target, namespace, options).await?;
     match existing(target, namespace).await? {
         Existing::Collection(uuid) => Ok(uuid),
         _ => Err(Error::new(
@@ -121,12 +145,25 @@ pub async fn drop(target: &Endpoint, namespace: &Namespace, uuid: Uuid) -> Resul
     }
 }
 
-/// Drop a view that the user said may be dropped.
+/// Drop a view; gone already is fine.
 pub async fn drop_view(target: &Endpoint, namespace: &Namespace) -> Result<()> {
     match target.command(&namespace.db, doc! {"drop": &namespace.coll, "writeConcern": majority()}).await {
         Err(error) if error.code() != Some(failure::NAMESPACE_NOT_FOUND) => Err(error),
         _ => Ok(()),
     }
+}
+
+/// Drop the server's own collection of a database's views, if it holds none any more: a database that is dropped takes
+/// it along, one that loses its collections one by one keeps it.
+pub async fn drop_view_catalogue(target: &Endpoint, db: &str) -> Result<()> {
+    let views = Namespace::new(db, "system.views");
+    if matches!(existing(target, &views).await?, Existing::Collection(_)) && is_empty(target, &views).await? {
+        let command = doc! {"drop": &views.coll, "writeConcern": majority()};
+        if let Err(error) = target.command(db, command).await {
+            tracing::debug!(%error, db, "the empty system.views stays");
+        }
+    }
+    Ok(())
 }
 
 /// Rename the collection with that UUID, over the one with UUID `replaced` if there is one. A repetition is
@@ -165,10 +202,14 @@ pub async fn create_indexes(
         writer.document(&number.to_string(), spec.as_bytes());
     }
     writer.close();
-    writer.open_document("writeConcern");
-    writer.string("w", "majority");
-    writer.close();
+    with_majority(&mut writer);
     target.raw_command(&namespace.db, writer.finish()).await.map(|_| ())
+}
+
+/// Whether an index of that name is there.
+pub async fn has_index(target: &Endpoint, namespace: &Namespace, name: &str) -> Result<bool> {
+    let found = target.collect_from_primary(&namespace.db, doc! {"listIndexes": &namespace.coll}).await?;
+    Ok(found.iter().any(|spec| raw::get(spec, "name").and_then(|found| found.as_str()) == Some(name)))
 }
 
 /// Drop an index by name, or abort its build; gone already is fine.

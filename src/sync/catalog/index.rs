@@ -1,7 +1,7 @@
 //! What of an index is deferred until completion. Lanes may reorder two documents that trade a unique value,
 //! so `unique` waits; the source deletes expired documents, not the target; a hidden index would not be used.
 
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{Document, RawDocumentBuf, doc};
 
 use crate::sync::endpoint::raw::{self, Writer};
 
@@ -10,19 +10,44 @@ pub const NEVER: i32 = i32::MAX;
 
 const DEFERRED: &[&str] = &["unique", "prepareUnique", "expireAfterSeconds", "hidden"];
 
+/// The specification for a collection of which `collated` says that it has a default collation: one without a
+/// collation means the simple one, which `createIndexes` must be told there.
+pub fn complete(spec: &[u8], collated: bool) -> RawDocumentBuf {
+    let mut writer = Writer::new(spec.len() + 40);
+    for element in raw::elements(spec) {
+        let Ok(name) = std::str::from_utf8(element.name) else { continue };
+        if name != "ns" {
+            writer.element(name, element.kind, element.value);
+        }
+    }
+    if collated && raw::get(spec, "collation").is_none() {
+        writer.open_document("collation");
+        writer.string("locale", "simple");
+        writer.close();
+    }
+    writer.finish()
+}
+
 /// The specification in the form that it has on the target before completion.
-pub fn relaxed(spec: &[u8]) -> mongodb::bson::RawDocumentBuf {
+pub fn relaxed(spec: &[u8], collated: bool) -> RawDocumentBuf {
+    let spec = complete(spec, collated);
+    let spec = spec.as_bytes();
     let mut writer = Writer::new(spec.len());
     for element in raw::elements(spec) {
         let Ok(name) = std::str::from_utf8(element.name) else { continue };
         match name {
             "expireAfterSeconds" => writer.int32(name, NEVER),
-            "ns" => {}
             name if DEFERRED.contains(&name) => {}
             name => writer.element(name, element.kind, element.value),
         }
     }
     writer.finish()
+}
+
+/// Whether an index of this kind can refuse a document: one of several fields (parallel arrays), or of special keys.
+pub fn may_refuse(spec: &[u8]) -> bool {
+    let Some(key) = raw::get(spec, "key").and_then(|key| key.as_document()) else { return false };
+    raw::elements(key).count() > 1 || raw::elements(key).any(|field| field.kind == raw::kind::STRING)
 }
 
 /// The `collMod` index changes that turn the relaxed form into the source's, in order. `unique` needs
@@ -64,11 +89,22 @@ mod tests {
     fn deferred_options_wait_and_everything_else_stays_in_order() {
         let spec = doc! {"v": 2, "unique": true, "key": {"a": 1, "b.c": -1_i64}, "name": "x", "hidden": true,
         "expireAfterSeconds": 5_i64, "partialFilterExpression": {"a": {"$gt": 1.0}}, "sparse": true};
-        let relaxed: Document = relaxed(&bytes(&spec)).try_into().unwrap();
+        let relaxed: Document = relaxed(&bytes(&spec), false).try_into().unwrap();
         let expected = doc! {"v": 2, "key": {"a": 1, "b.c": -1_i64}, "name": "x", "expireAfterSeconds": NEVER,
         "partialFilterExpression": {"a": {"$gt": 1.0}}, "sparse": true};
         assert_eq!(bytes(&relaxed), bytes(&expected));
         assert_eq!(restoration(&bytes(&spec)).len(), 4);
+    }
+
+    #[test]
+    fn under_a_collation_the_simple_one_is_named() {
+        let german = doc! {"v": 2, "key": {"a": 1}, "name": "a", "collation": {"locale": "de"}};
+        let plain = doc! {"v": 2, "key": {"a": 1}, "name": "a"};
+        let after =
+            |spec: &Document, collated| -> Document { complete(&bytes(spec), collated).try_into().unwrap() };
+        assert_eq!(after(&german, true), german);
+        assert_eq!(after(&plain, false), plain);
+        assert_eq!(after(&plain, true).get_document("collation").unwrap(), &doc! {"locale": "simple"});
     }
 
     #[test]

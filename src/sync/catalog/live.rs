@@ -1,6 +1,6 @@
 //! The catalogue of a running sync: the durable records, by UUID, with what only this process knows.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -8,9 +8,10 @@ use mongodb::bson::{Timestamp, Uuid};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::options;
 use crate::sync::namespace::Namespace;
 use crate::sync::report::CollectionProgress;
-use crate::sync::state::{CollectionRecord, CollectionState};
+use crate::sync::state::{CollectionRecord, CollectionState, ViewRecord};
 
 /// One collection in scope.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub struct Collection {
     pending: AtomicUsize,
     idle: Notify,
     gone: AtomicBool,
+    capped: AtomicBool,
+    collated: AtomicBool,
     copied: Mutex<Copied>,
 }
 
@@ -36,8 +39,11 @@ struct Copied {
 
 impl Collection {
     fn new(record: CollectionRecord) -> Self {
+        let options = &record.options.bytes;
         Self {
             uuid: record.uuid,
+            capped: AtomicBool::new(options::is_capped(options)),
+            collated: AtomicBool::new(options::is_collated(options)),
             record: RwLock::new(record),
             pending: AtomicUsize::new(0),
             idle: Notify::new(),
@@ -95,9 +101,21 @@ impl Collection {
 
     /// Change the record after the durable one was changed.
     pub fn set(&self, record: CollectionRecord) {
+        self.capped.store(options::is_capped(&record.options.bytes), Ordering::Relaxed);
+        self.collated.store(options::is_collated(&record.options.bytes), Ordering::Relaxed);
         let mut guard: RwLockWriteGuard<'_, CollectionRecord> =
             self.record.write().unwrap_or_else(PoisonError::into_inner);
         *guard = record;
+    }
+
+    /// Whether it keeps insertion order, and no transaction can write to it.
+    pub fn is_capped(&self) -> bool {
+        self.capped.load(Ordering::Relaxed)
+    }
+
+    /// Whether strings that differ in bytes may be one `_id`.
+    pub fn is_collated(&self) -> bool {
+        self.collated.load(Ordering::Relaxed)
     }
 
     /// Name on the target.
@@ -156,6 +174,7 @@ impl Collection {
 #[derive(Debug, Default)]
 pub struct Catalog {
     collections: Mutex<HashMap<Uuid, Arc<Collection>>>,
+    views: Mutex<BTreeMap<String, ViewRecord>>,
     changed: Notify,
     /// Held while a collection begins its clone or a DDL event is applied: the two must not interleave.
     pub ddl: tokio::sync::Mutex<()>,
@@ -163,8 +182,9 @@ pub struct Catalog {
 
 impl Catalog {
     /// From the durable records.
-    pub fn new(records: Vec<CollectionRecord>) -> Self {
+    pub fn new(records: Vec<CollectionRecord>, views: Vec<ViewRecord>) -> Self {
         let catalog = Self::default();
+        catalog.views().extend(views.into_iter().map(|view| (view.namespace.clone(), view)));
         for record in records {
             catalog.insert(record);
         }
@@ -183,6 +203,18 @@ impl Catalog {
     /// By its name on the target.
     pub fn by_target(&self, namespace: &Namespace) -> Option<Arc<Collection>> {
         self.guard().values().find(|collection| collection.target() == *namespace).cloned()
+    }
+
+    /// Whether every collection is copied, and where the last of these copies ended.
+    pub fn copied(&self) -> (bool, Option<Timestamp>) {
+        let all = self.guard();
+        let ends = all.values().filter_map(|one| one.record().clone_end).max();
+        (all.values().all(|one| one.state() == CollectionState::Cloned), ends)
+    }
+
+    /// The views, by name.
+    pub fn views(&self) -> MutexGuard<'_, BTreeMap<String, ViewRecord>> {
+        self.views.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Add or replace.

@@ -2,9 +2,9 @@
 
 use mongodb::bson::{Document, RawDocumentBuf, Timestamp, Uuid, doc};
 
-use crate::sync::endpoint::Endpoint;
-use crate::sync::endpoint::cursor::Fetch;
+use super::{listing, options};
 use crate::sync::endpoint::raw::{self, Writer};
+use crate::sync::endpoint::{Endpoint, Feature};
 use crate::sync::error::{Error, Reason, Result};
 use crate::sync::namespace::Namespace;
 use crate::sync::scope::Scope;
@@ -31,16 +31,38 @@ pub struct Unsupported {
     pub what: &'static str,
 }
 
+/// A view as the source describes it.
+#[derive(Clone, Debug)]
+pub struct SourceView {
+    /// Its name.
+    pub namespace: Namespace,
+    /// Options of `create`.
+    pub options: RawDocumentBuf,
+}
+
 /// A catalogue: everything in scope at one time.
 #[derive(Clone, Debug, Default)]
 pub struct SourceCatalog {
-    /// Ordinary collections.
+    /// Collections.
     pub collections: Vec<SourceCollection>,
+    /// Views.
+    pub views: Vec<SourceView>,
     /// The rest.
     pub unsupported: Vec<Unsupported>,
+    /// Whether it was read collection by collection, so that parts of it may be later than asked.
+    pub piecemeal: bool,
 }
 
-/// Read everything in scope as of `time`, by one snapshot read.
+/// Codes with which a server or its provider refuses `$listCatalog`: not authorized, no such stage, not supported, not
+/// allowed in this tier.
+const REFUSED: &[i32] = &[13, 59, 115, 8000, 40324];
+
+/// Whether this is the refusal of a source that does not offer `$listCatalog`.
+pub fn is_refused(error: &Error) -> bool {
+    error.code().is_some_and(|code| REFUSED.contains(&code))
+}
+
+/// Read everything in scope as of `time`, by one snapshot read; as it is now where the source does not offer that.
 pub async fn read(source: &Endpoint, scope: &Scope, time: Timestamp) -> Result<SourceCatalog> {
     let command = doc! {
         "aggregate": 1,
@@ -48,18 +70,30 @@ pub async fn read(source: &Endpoint, scope: &Scope, time: Timestamp) -> Result<S
         "cursor": {},
         "readConcern": {"level": "snapshot", "atClusterTime": time},
     };
-    let command = RawDocumentBuf::try_from(&command)
-        .map_err(|error| Error::new(Reason::Internal, format!("a command cannot be encoded: {error}")))?;
-    let mut cursor = source.cursor("admin", command, Fetch::default()).await?;
     let mut catalog = SourceCatalog::default();
-    while let Some(batch) = cursor.next().await? {
-        for entry in batch.documents() {
-            add(&mut catalog, scope, entry);
+    match entries(source, command).await {
+        Ok(found) => {
+            for entry in &found {
+                add(&mut catalog, scope, entry);
+            }
         }
+        Err(error) if is_refused(&error) => {
+            tracing::warn!(%error, "the source does not offer $listCatalog: listing collection by collection");
+            catalog = listing::read(source, scope).await?;
+        }
+        Err(error) => return Err(error),
     }
     catalog.collections.sort_by(|a, b| a.namespace.cmp(&b.namespace));
+    catalog.views.sort_by(|a, b| a.namespace.cmp(&b.namespace));
     catalog.unsupported.sort_by(|a, b| a.namespace.cmp(&b.namespace));
     Ok(catalog)
+}
+
+async fn entries(source: &Endpoint, command: Document) -> Result<Vec<Vec<u8>>> {
+    if source.avoids(Feature::ListCatalog) {
+        return Err(Error::new(Reason::Unsupported, "$listCatalog is avoided").with_code(Some(40324)));
+    }
+    source.collect("admin", command).await
 }
 
 fn add(catalog: &mut SourceCatalog, scope: &Scope, entry: &[u8]) {
@@ -69,32 +103,47 @@ fn add(catalog: &mut SourceCatalog, scope: &Scope, entry: &[u8]) {
         return;
     }
     let namespace = Namespace::new(db, name);
-    match text("type") {
-        Some("view") => return catalog.unsupported.push(Unsupported { namespace, what: "a view" }),
-        Some("timeseries") => {
-            return catalog.unsupported.push(Unsupported { namespace, what: "a time-series collection" });
-        }
-        _ => {}
-    }
-    let Some(metadata) = raw::get(entry, "md").and_then(|md| md.as_document()) else { return };
+    let Some(metadata) = raw::get(entry, "md").and_then(|md| md.as_document()) else {
+        let options = only(entry, &["viewOn", "pipeline", "collation"]);
+        return catalog.add_view(namespace, options);
+    };
     let Some(options) = raw::get(metadata, "options").and_then(|options| options.as_document()) else {
         return;
     };
     let Some(uuid) = raw::get(options, "uuid").and_then(|uuid| uuid.as_uuid()) else { return };
-    if let Some(what) = unsupported(options) {
-        return catalog.unsupported.push(Unsupported { namespace, what });
-    }
     let indexes = raw::get(metadata, "indexes").and_then(|indexes| indexes.as_document()).unwrap_or_default();
-    catalog.collections.push(SourceCollection {
-        namespace,
-        uuid: Uuid::from_bytes(uuid),
-        options: without(options, &["uuid"]),
-        indexes: raw::elements(indexes).filter_map(|index| finished_index(index.value)).collect(),
-    });
+    let indexes = raw::elements(indexes).filter_map(|index| finished_index(index.value)).collect();
+    catalog.add_collection(namespace, Uuid::from_bytes(uuid), options, indexes);
+}
+
+impl SourceCatalog {
+    /// Add a view, or name it where it cannot be followed.
+    pub fn add_view(&mut self, namespace: Namespace, options: RawDocumentBuf) {
+        match unsupported(options.as_bytes()) {
+            Some(what) => self.unsupported.push(Unsupported { namespace, what }),
+            None => self.views.push(SourceView { namespace, options }),
+        }
+    }
+
+    /// Add a collection, or name it where it cannot be followed.
+    pub fn add_collection(
+        &mut self,
+        namespace: Namespace,
+        uuid: Uuid,
+        options: &[u8],
+        indexes: Vec<RawDocumentBuf>,
+    ) {
+        if let Some(what) = unsupported(options) {
+            self.unsupported.push(Unsupported { namespace, what });
+        } else {
+            let options = without(options, &["uuid"]);
+            self.collections.push(SourceCollection { namespace, uuid, options, indexes });
+        }
+    }
 }
 
 /// An index whose build has committed; of one in progress, the commit will be an event.
-fn finished_index(entry: &[u8]) -> Option<RawDocumentBuf> {
+pub fn finished_index(entry: &[u8]) -> Option<RawDocumentBuf> {
     let ready = raw::get(entry, "ready").is_none_or(|ready| ready.value != [0]);
     let spec = raw::get(entry, "spec")?.as_document()?;
     let name = raw::get(spec, "name")?.as_str()?;
@@ -102,37 +151,56 @@ fn finished_index(entry: &[u8]) -> Option<RawDocumentBuf> {
     (ready && name != "_id_" && !clustered).then(|| without(spec, &["ns"]))
 }
 
-/// What in a collection's options cannot be followed.
+/// What in the options of a collection or view cannot be followed.
 pub fn unsupported(options: &[u8]) -> Option<&'static str> {
-    let truthy = |name| {
+    let given = |name| {
         raw::get(options, name).is_some_and(|value| value.kind != raw::kind::BOOLEAN || value.value == [1])
     };
-    if truthy("capped") {
-        Some("a capped collection")
-    } else if truthy("timeseries") {
+    if given("timeseries") || options::is_time_series(options) {
         Some("a time-series collection")
-    } else if truthy("viewOn") {
-        Some("a view")
-    } else if truthy("clusteredIndex") {
-        Some("a clustered collection")
-    } else if truthy("encryptedFields") {
+    } else if given("encryptedFields") {
         Some("a collection with queryable encryption")
     } else {
         None
     }
 }
 
-/// The present name of a collection, by its UUID; none once it is dropped.
-pub async fn locate(source: &Endpoint, uuid: Uuid) -> Result<Option<Namespace>> {
+/// A collection by its UUID, as it is now; none once it is dropped.
+pub async fn by_uuid(source: &Endpoint, uuid: Uuid) -> Result<Option<SourceCollection>> {
     let command = doc! {
         "aggregate": 1,
-        "pipeline": [{"$listCatalog": {}}, {"$match": {"md.options.uuid": uuid}}, {"$project": {"db": 1, "name": 1}}],
+        "pipeline": [{"$listCatalog": {}}, {"$match": {"md.options.uuid": uuid}}],
         "cursor": {},
     };
-    let found = source.collect("admin", command).await?;
-    Ok(found.first().and_then(|entry| {
-        Some(Namespace::new(raw::get(entry, "db")?.as_str()?, raw::get(entry, "name")?.as_str()?))
-    }))
+    match entries(source, command).await {
+        Ok(found) => {
+            let mut catalog = SourceCatalog::default();
+            for entry in &found {
+                add(&mut catalog, &Scope::default(), entry);
+            }
+            Ok(catalog.collections.into_iter().next())
+        }
+        Err(error) if is_refused(&error) => listing::by_uuid(source, uuid).await,
+        Err(error) => Err(error),
+    }
+}
+
+/// The present name of a collection, by its UUID; none once it is dropped.
+pub async fn locate(source: &Endpoint, uuid: Uuid) -> Result<Option<Namespace>> {
+    Ok(by_uuid(source, uuid).await?.map(|found| found.namespace))
+}
+
+/// A copy of some of the top-level fields of `document`.
+pub fn only(document: &[u8], names: &[&str]) -> RawDocumentBuf {
+    let mut writer = Writer::new(document.len());
+    for element in raw::elements(document) {
+        if let Ok(name) = std::str::from_utf8(element.name)
+            && names.contains(&name)
+        {
+            writer.element(name, element.kind, element.value);
+        }
+    }
+    writer.finish()
 }
 
 /// A copy of `document` without some top-level fields.
@@ -199,12 +267,18 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_followed_is_named() {
+    fn views_are_told_from_collections_and_what_cannot_be_followed_is_named() {
         let mut catalog = SourceCatalog::default();
         add(&mut catalog, &Scope::default(), &entry("a", "cap", doc! {"capped": true, "size": 4096}));
-        add(&mut catalog, &Scope::default(), &entry("a", "plain", doc! {"capped": false}));
-        assert_eq!(catalog.unsupported.len(), 1);
-        assert_eq!(catalog.unsupported[0].what, "a capped collection");
-        assert_eq!(catalog.collections.len(), 1);
+        let view = |name: &str, on: &str| {
+            let entry = doc! {"db": "a", "name": name, "type": "view", "ns": "a.v", "_id": "a.v", "viewOn": on, "pipeline": []};
+            serialize_to_vec(&entry).unwrap()
+        };
+        add(&mut catalog, &Scope::default(), &view("v", "c"));
+        add(&mut catalog, &Scope::default(), &view("ts", "system.buckets.ts"));
+        assert_eq!(catalog.unsupported[0].what, "a time-series collection");
+        assert_eq!((catalog.unsupported.len(), catalog.collections.len(), catalog.views.len()), (1, 1, 1));
+        let options = Document::try_from(catalog.views[0].options.clone()).unwrap();
+        assert_eq!(options, doc! {"viewOn": "c", "pipeline": []});
     }
 }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use mongodb::bson::doc;
 
 use super::{plan, source_time};
-use crate::sync::catalog::{Collection, create, index};
+use crate::sync::catalog::{Collection, create, index, options, read};
 use crate::sync::config::OnExistingData;
 use crate::sync::context::Context;
 use crate::sync::error::{Class, Error, Reason, Result};
+use crate::sync::state::record::binary;
 use crate::sync::state::slot::{PARTITION, PartitionRecord};
 use crate::sync::state::store::{COLLECTIONS, INDEXES, SLOTS};
-use crate::sync::state::{CollectionRecord, CollectionState, IndexRecord, IndexState};
+use crate::sync::state::{CollectionRecord, CollectionState, IndexRecord, IndexState, Operation};
 
 /// Below this, indexes are built before the data: a build on a collection with data costs 20 ms whatever its
 /// size, one on an empty collection 2 ms; above, building them after the data is several times faster.
@@ -19,7 +20,8 @@ const INDEX_FIRST_BYTES: i64 = 4 << 20;
 
 /// Begin, or find out how far an earlier run came. None if the collection is not in the catalogue any more.
 pub async fn begin(ctx: &Context, collection: &Arc<Collection>) -> Result<Option<Vec<PartitionRecord>>> {
-    if collection.state() == CollectionState::Cloning {
+    // A scan in natural order cannot be resumed: a capped collection begins anew.
+    if collection.state() == CollectionState::Cloning && !collection.is_capped() {
         let partitions = partitions(ctx, collection).await?;
         count(ctx, &partitions);
         return Ok(Some(partitions));
@@ -32,10 +34,24 @@ pub async fn begin(ctx: &Context, collection: &Arc<Collection>) -> Result<Option
         let was = collection.state();
         let mut record = collection.record().clone();
         record.state = CollectionState::Creating;
+        let found = if record.late {
+            let Some(found) = read::by_uuid(&ctx.source, record.uuid).await? else { return Ok(None) };
+            record.options = binary(found.options.as_bytes());
+            (record.documents, record.bytes) = read::estimate(&ctx.source, &found.namespace).await;
+            Some(found)
+        } else {
+            None
+        };
         // From here on the router keeps this collection's events; those it discarded are before the read time.
         collection.set(record.clone());
         clear_target(ctx, &record, was).await?;
-        ctx.store.write(vec![ctx.store.put(COLLECTIONS, std::slice::from_ref(&record))?]).await?;
+        record.target_uuid = None;
+        let mut operations = vec![ctx.store.put(COLLECTIONS, std::slice::from_ref(&record))?];
+        if let Some(found) = &found {
+            operations.extend(indexes_anew(ctx, found)?);
+        }
+        ctx.store.write(operations).await?;
+        collection.set(record.clone());
         record.target_uuid =
             Some(create::create(&ctx.target, &record.target_namespace(), &record.options.bytes).await?);
         collection.set(record.clone());
@@ -43,7 +59,9 @@ pub async fn begin(ctx: &Context, collection: &Arc<Collection>) -> Result<Option
     };
     record.read_time = Some(source_time(ctx).await?);
     let built = if record.bytes <= INDEX_FIRST_BYTES { index_first(ctx, &record).await? } else { Vec::new() };
-    let planned = match plan::plan(ctx, &record).await {
+    let planned =
+        if collection.is_capped() { Ok(plan::whole(ctx, &record)) } else { plan::plan(ctx, &record).await };
+    let planned = match planned {
         Ok(planned) => planned,
         Err(error) if error.class() == Class::Transient => return Err(error),
         Err(error) => {
@@ -59,6 +77,9 @@ pub async fn begin(ctx: &Context, collection: &Arc<Collection>) -> Result<Option
     let mut current = collection.record().clone();
     current.state = CollectionState::Cloning;
     current.target_uuid = record.target_uuid;
+    current.options = record.options;
+    (current.documents, current.bytes) = (record.documents, record.bytes);
+    current.late = false;
     current.read_time = record.read_time;
     // The indexes count as built only together with the collection: until then it may be created anew.
     let mut operations = vec![ctx.store.put(COLLECTIONS, std::slice::from_ref(&current))?];
@@ -96,6 +117,9 @@ async fn partitions(ctx: &Context, collection: &Collection) -> Result<Vec<Partit
 /// Make room: what an interrupted beginning left is ours, anything else is the user's.
 async fn clear_target(ctx: &Context, record: &CollectionRecord, was: CollectionState) -> Result<()> {
     let namespace = record.target_namespace();
+    if let Some(uuid) = record.target_uuid {
+        create::drop(&ctx.target, &namespace, uuid).await?;
+    }
     match create::existing(&ctx.target, &namespace).await? {
         create::Existing::Nothing => Ok(()),
         create::Existing::Collection(uuid)
@@ -114,13 +138,31 @@ async fn clear_target(ctx: &Context, record: &CollectionRecord, was: CollectionS
     }
 }
 
+/// Its indexes as the source has them now, in place of those that are recorded.
+fn indexes_anew(ctx: &Context, found: &read::SourceCollection) -> Result<Vec<Operation>> {
+    let records: Vec<IndexRecord> = found
+        .indexes
+        .iter()
+        .map(|spec| {
+            let name = spec.get_str("name").unwrap_or_default();
+            IndexRecord::new(ctx.store.sync(), found.uuid, name, spec.as_bytes(), "")
+        })
+        .collect();
+    let mut operations = vec![ctx.store.remove(INDEXES, doc! {"collection": found.uuid})?];
+    if !records.is_empty() {
+        operations.push(ctx.store.put(INDEXES, &records)?);
+    }
+    Ok(operations)
+}
+
 async fn index_first(ctx: &Context, record: &CollectionRecord) -> Result<Vec<IndexRecord>> {
     let filter = doc! {"sync": ctx.store.sync(), "collection": record.uuid, "state": "Waiting"};
     let mut waiting: Vec<IndexRecord> = ctx.store.find(INDEXES, filter).await?;
     if waiting.is_empty() {
         return Ok(waiting);
     }
-    let specs: Vec<_> = waiting.iter().map(|record| index::relaxed(&record.spec.bytes)).collect();
+    let collated = options::is_collated(&record.options.bytes);
+    let specs: Vec<_> = waiting.iter().map(|record| index::relaxed(&record.spec.bytes, collated)).collect();
     match create::create_indexes(&ctx.target, &record.target_namespace(), &specs).await {
         Ok(()) => {}
         Err(error) if error.class() == Class::Transient => return Err(error),

@@ -9,14 +9,15 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 use mongodb::bson::{Timestamp, doc};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::catalog::Collection;
+use super::catalog::{Collection, views};
 use super::context::Context;
 use super::error::{Error, Reason, Result};
-use super::state::store::COLLECTIONS;
+use super::share::CloneSlot;
+use super::state::store::{COLLECTIONS, SLOTS};
 use super::state::{CollectionState, Stage};
 
 /// Collections in flight when the user does not say: small ones are bound by round trips.
@@ -25,9 +26,15 @@ const AUTO_COLLECTIONS: usize = 6;
 /// Partitions in flight over all collections when the user does not say.
 const AUTO_READERS: usize = 4;
 
-/// Copy every collection that is not copied yet, then record that the clone has ended. False if it was cancelled
-/// before: batches in flight are finished then.
-pub async fn run(ctx: &Context, cancel: &CancellationToken) -> Result<bool> {
+/// Copy every collection that is not copied yet, then those that come later (their data makes no events, or a capped one
+/// must be copied again), until cancelled: batches in flight are finished then. When the first of it is done, in
+/// stage `Cloning`, that is recorded, `slot` is given back and `cloned` says so.
+pub async fn run(
+    ctx: &Context,
+    cancel: &CancellationToken,
+    mut slot: Option<CloneSlot>,
+    cloned: &watch::Sender<bool>,
+) -> Result<()> {
     let asked = &ctx.config.initial_sync;
     let collections =
         if asked.parallel_collections == 0 { AUTO_COLLECTIONS } else { asked.parallel_collections };
@@ -35,19 +42,62 @@ pub async fn run(ctx: &Context, cancel: &CancellationToken) -> Result<bool> {
     let in_flight =
         if asked.parallel_collections == 0 { readers.max(AUTO_READERS) } else { collections * readers };
     let permits = Arc::new(Semaphore::new(in_flight));
-    let open =
-        ctx.catalog.all().into_iter().filter(|collection| collection.state() != CollectionState::Cloned);
-    let mut clones = futures::stream::iter(open)
-        .map(|collection| clone_collection(ctx, collection, Arc::clone(&permits), cancel))
-        .buffer_unordered(collections);
-    let mut complete = true;
-    while let Some(outcome) = clones.next().await {
-        complete &= outcome?;
+    views::create_missing(ctx).await?;
+    loop {
+        let mut copies = futures::stream::iter(open(ctx))
+            .map(|collection| clone_collection(ctx, collection, Arc::clone(&permits), cancel))
+            .buffer_unordered(collections);
+        while let Some(complete) = copies.next().await {
+            if !complete? {
+                return Ok(());
+            }
+        }
+        if !*cloned.borrow() && open(ctx).is_empty() {
+            finish(ctx).await?;
+            let _ = cloned.send_replace(true);
+            slot = None;
+        }
+        tokio::select! {
+            () = ctx.catalog.wait_until(|| !open(ctx).is_empty()) => {}
+            () = cancel.cancelled() => break,
+        }
     }
-    if complete {
-        finish(ctx).await?;
+    drop(slot);
+    Ok(())
+}
+
+fn open(ctx: &Context) -> Vec<Arc<Collection>> {
+    let mut all = ctx.catalog.all();
+    all.retain(|collection| collection.state() != CollectionState::Cloned && !collection.is_gone());
+    all
+}
+
+/// Copy capped collections again, whose order a run that ended in the middle may have left in doubt.
+pub async fn again(ctx: &Context) -> Result<()> {
+    let doubtful =
+        ctx.catalog.all().into_iter().filter(|one| one.is_capped() && one.state() == CollectionState::Cloned);
+    for collection in doubtful {
+        restart(ctx, &collection).await?;
+        tracing::info!(
+            namespace = collection.record().target,
+            "copying a capped collection again: the last run did not end cleanly"
+        );
     }
-    Ok(complete)
+    Ok(())
+}
+
+/// Back to the beginning of a collection's clone; its events are discarded until it begins.
+pub async fn restart(ctx: &Context, collection: &Collection) -> Result<()> {
+    let _ddl = ctx.catalog.ddl.lock().await;
+    let mut record = collection.record().clone();
+    record.state = CollectionState::Pending;
+    record.late = true;
+    (record.read_time, record.clone_end) = (None, None);
+    let slots = ctx.store.remove(SLOTS, doc! {"collection": record.uuid})?;
+    ctx.store.write(vec![ctx.store.put(COLLECTIONS, std::slice::from_ref(&record))?, slots]).await?;
+    collection.set(record);
+    ctx.catalog.announce();
+    Ok(())
 }
 
 /// The clone of everything has ended: what is read from now on is ordinary streaming.
@@ -93,7 +143,7 @@ async fn clone_collection(
     if cancel.is_cancelled() {
         return Ok(false);
     }
-    let Some(partitions) = begin::begin(ctx, &collection).await? else {
+    let Some(partitions) = Box::pin(begin::begin(ctx, &collection)).await? else {
         return gone(ctx, &collection, cancel).await;
     };
     let mut tasks = JoinSet::new();
@@ -102,20 +152,28 @@ async fn clone_collection(
         let cancel = cancel.clone();
         tasks.spawn(async move {
             let _permit = permits.acquire_owned().await;
-            partition::copy(&ctx, &collection, partition, &cancel).await
+            Box::pin(partition::copy(&ctx, &collection, partition, &cancel)).await
         });
     }
-    let (mut vanished, mut stopped) = (false, false);
+    let (mut vanished, mut stopped, mut broken) = (false, false, false);
     while let Some(joined) = tasks.join_next().await {
         match joined {
             Ok(Ok(partition::Outcome::Copied)) => {}
             Ok(Ok(partition::Outcome::Gone)) => vanished = true,
             Ok(Ok(partition::Outcome::Stopped)) => stopped = true,
+            Ok(Ok(partition::Outcome::Broken)) => broken = true,
             Ok(Err(error)) => return Err(error),
             Err(panic) => {
                 return Err(Error::new(Reason::Internal, format!("a partition's copy ended: {panic}")));
             }
         }
+    }
+    if broken && !stopped && !vanished {
+        tracing::info!(
+            namespace = collection.record().source,
+            "a scan in natural order was interrupted: again"
+        );
+        return restart(ctx, &collection).await.map(|()| true);
     }
     match (stopped, vanished) {
         (true, _) => Ok(false),

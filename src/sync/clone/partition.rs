@@ -23,6 +23,16 @@ const BATCH_BYTES: i64 = 3 << 20;
 /// Documents in a batch at most.
 const BATCH_DOCUMENTS: i64 = 10_000;
 
+/// What ends a scan in natural order: the cursor's place was overwritten, the collection was changed, the server forgot
+/// the cursor.
+const INTERRUPTED: &[i32] = &[
+    136,
+    failure::QUERY_PLAN_KILLED,
+    failure::NAMESPACE_NOT_FOUND,
+    failure::COLLECTION_UUID_MISMATCH,
+    failure::CURSOR_NOT_FOUND,
+];
+
 /// How a partition's copy ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -30,6 +40,8 @@ pub enum Outcome {
     Copied,
     /// The collection is not on the source any more.
     Gone,
+    /// A scan in natural order was interrupted: only a new one has the order right.
+    Broken,
     /// Told to stop, after the batch that was being written.
     Stopped,
 }
@@ -99,6 +111,14 @@ async fn read_all(
                 return Ok(Outcome::Copied);
             }
             Err(error)
+                if collection.is_capped() && error.code().is_some_and(|code| INTERRUPTED.contains(&code)) =>
+            {
+                return match read::locate(&ctx.source, collection.uuid).await? {
+                    Some(_) => Ok(Outcome::Broken),
+                    None => Ok(Outcome::Gone),
+                };
+            }
+            Err(error)
                 if matches!(
                     error.code(),
                     Some(
@@ -143,7 +163,7 @@ async fn read_from(
     let mut command = doc! {
         "find": &name.coll,
         "collectionUUID": collection.uuid,
-        "hint": {"_id": 1},
+        "hint": if collection.is_capped() { doc! {"$natural": 1} } else { doc! {"_id": 1} },
         "batchSize": batch_size,
         "readConcern": {"level": "majority"},
     };

@@ -7,12 +7,13 @@ use tokio::time::Instant;
 use super::partition::{Chunk, Message};
 use crate::sync::catalog::Collection;
 use crate::sync::context::{COPIES, Context};
+use crate::sync::endpoint::failure;
 use crate::sync::endpoint::raw::{self, Writer};
 use crate::sync::error::{Error, Reason, Result};
 use crate::sync::namespace::Namespace;
 use crate::sync::state::record::binary;
 use crate::sync::state::slot::{Slot, any_reply};
-use crate::sync::state::transaction::{Durability, write_failure};
+use crate::sync::state::transaction::{Durability, write_error, write_failure};
 use crate::sync::state::{Operation, Refusal};
 
 /// Bytes of documents in one command: a command is at most 16 MB and 16 KB, a document at most 16 MB.
@@ -50,20 +51,68 @@ async fn write_chunk(ctx: &Context, collection: &Collection, slot: &mut Slot, ch
     let namespace = collection.target();
     let began = Instant::now();
     let _writing = ctx.budgets.write.reserve(bytes as u64 * COPIES).await;
+    if collection.is_capped() {
+        return write_capped(ctx, collection, slot, &documents, (count, size)).await;
+    }
     let inserts = inserts(&namespace, &documents);
     match slot.commit(set.clone(), inc.clone(), &inserts, Durability::Primary, &any_reply).await {
         Ok(()) => {}
         Err(Refusal::Document { .. }) => {
             // A document that was deleted and inserted again meanwhile is read twice; its events follow anyway.
             let upserts = upserts(&namespace, &documents);
-            let outcome = slot.commit(set, inc, &upserts, Durability::Primary, &any_reply).await;
-            outcome.map_err(|refusal| engine_error(&namespace, refusal))?;
+            loop {
+                match slot.commit(set.clone(), inc.clone(), &upserts, Durability::Primary, &any_reply).await {
+                    Ok(()) => break,
+                    Err(Refusal::Document { error, .. })
+                        if failure::IS_OF_AN_INDEX.contains(&error.code)
+                            && ctx.builder.give_way(collection, &error).await? => {}
+                    Err(refusal) => return Err(engine_error(&namespace, refusal)),
+                }
+            }
         }
         Err(Refusal::Engine(error)) => return Err(error),
     }
     let took = began.elapsed();
     ctx.progress.write_micros.set(u64::try_from(took.as_micros()).unwrap_or(0));
     let (count, size) = (documents.len() as u64, bytes as u64);
+    collection.add_copied(count, size);
+    ctx.progress.documents.add(count);
+    ctx.progress.bytes.add(size);
+    ctx.progress.documents_copied.add(count);
+    ctx.progress.bytes_copied.add(size);
+    Ok(())
+}
+
+/// In order and outside of a transaction, which a capped collection does not allow: it is copied anew if this is
+/// interrupted.
+async fn write_capped(
+    ctx: &Context,
+    collection: &Collection,
+    slot: &mut Slot,
+    documents: &[&[u8]],
+    (count, size): (i64, i64),
+) -> Result<()> {
+    let namespace = collection.target();
+    ctx.store.prove().await?;
+    let mut rest = documents;
+    while let Some(first) = rest.first() {
+        let literal = raw::needs_literal(first);
+        let run = rest.iter().take_while(|document| raw::needs_literal(document) == literal).count();
+        let (now, later) = rest.split_at(run);
+        let operations = if literal { upserts(&namespace, now) } else { inserts(&namespace, now) };
+        for operation in operations {
+            let reply = ctx.target.raw_command(&operation.db, operation.command).await?;
+            if let Some(error) = write_error(&reply) {
+                return Err(write_failure(&namespace.to_string(), &error).as_reason(Reason::WriteRefused));
+            }
+        }
+        rest = later;
+    }
+    let inc = doc! {"documents": count, "bytes": size};
+    slot.commit(Document::new(), inc, &[], Durability::Primary, &any_reply)
+        .await
+        .map_err(|refusal| engine_error(&namespace, refusal))?;
+    let (count, size) = (u64::try_from(count).unwrap_or(0), u64::try_from(size).unwrap_or(0));
     collection.add_copied(count, size);
     ctx.progress.documents.add(count);
     ctx.progress.bytes.add(size);

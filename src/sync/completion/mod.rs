@@ -1,13 +1,14 @@
 //! The cutover: fix a fence, drain to it, restore what was deferred, stop.
 
-use mongodb::bson::{Document, RawDocumentBuf, Timestamp, doc};
+use mongodb::bson::{Document, Timestamp, doc};
 
-use super::catalog::{create, index};
+use super::catalog::{create, index, options};
 use super::clone::stage_name;
 use super::context::Context;
 use super::endpoint::identity::last_writes;
-use super::endpoint::raw;
+use super::endpoint::{failure, raw};
 use super::error::{Class, Error, Reason, Result};
+use super::namespace::Namespace;
 use super::report::UnsuccessfulIndex;
 use super::state::record::CompletionRecord;
 use super::state::store::{CLAIMS, INDEXES};
@@ -48,13 +49,16 @@ pub async fn commit(ctx: &Context, fence: Option<Timestamp>) -> Result<jiff::Tim
 /// cannot be restored are returned, and can be asked for again.
 pub async fn restore(ctx: &Context) -> Result<Vec<UnsuccessfulIndex>> {
     let mut missing = Vec::new();
-    for mut record in ctx.store.indexes().await? {
+    let mut indexes = ctx.store.indexes().await?;
+    // Two indexes with the same keys differ once the unique one is unique: what could not be built beside it comes last.
+    indexes.sort_by_key(|record| record.state != IndexState::Built);
+    for mut record in indexes {
         let Some(collection) = ctx.catalog.get(record.collection) else { continue };
         if record.state == IndexState::Restored {
             continue;
         }
         let namespace = collection.target();
-        let outcome = restore_one(ctx, &namespace, &record).await;
+        let outcome = restore_one(ctx, &namespace, &record, collection.is_collated()).await;
         match outcome {
             Ok(()) => {
                 record.state = IndexState::Restored;
@@ -70,6 +74,7 @@ pub async fn restore(ctx: &Context) -> Result<Vec<UnsuccessfulIndex>> {
         }
         ctx.store.write(vec![ctx.store.put(INDEXES, std::slice::from_ref(&record))?]).await?;
     }
+    restore_options(ctx).await?;
     let now = jiff::Timestamp::now();
     let done = doc! {"stage": stage_name(Stage::Completed), "completion.completedAt": now.to_string()};
     ctx.store.write(vec![ctx.store.update_sync(done)?, ctx.store.remove(CLAIMS, Document::new())?]).await?;
@@ -92,21 +97,44 @@ pub async fn unsuccessful_indexes(ctx: &Context) -> Result<Vec<UnsuccessfulIndex
 
 async fn restore_one(
     ctx: &Context,
-    namespace: &super::namespace::Namespace,
+    namespace: &Namespace,
     record: &IndexRecord,
+    collated: bool,
 ) -> Result<()> {
     let spec = &record.spec.bytes;
     if matches!(record.state, IndexState::Waiting | IndexState::Failed) {
-        let relaxed: RawDocumentBuf = index::relaxed(spec);
-        match create::create_indexes(&ctx.target, namespace, &[relaxed]).await {
-            // An earlier restoration got as far as changing it; the steps below may be repeated.
-            Err(error) if matches!(error.code(), Some(85 | 86)) => {}
-            other => other?,
+        match create::create_indexes(&ctx.target, namespace, &[index::complete(spec, collated)]).await {
+            // Built already in its deferred form, with the same name: the steps below change it.
+            Err(error) if error.code() == Some(failure::INDEX_KEY_SPECS_CONFLICT) => {}
+            Err(error) if error.code() == Some(failure::INDEX_OPTIONS_CONFLICT) => {
+                if !create::has_index(&ctx.target, namespace, &record.name).await? {
+                    return Err(error);
+                }
+            }
+            other => return other,
         }
     }
     for step in index::restoration(spec) {
         let command = doc! {"collMod": &namespace.coll, "index": step, "writeConcern": {"w": "majority"}};
         ctx.target.command(&namespace.db, command).await?;
+    }
+    Ok(())
+}
+
+/// Caps and the expiry of whole collections, last of all: from here on the target removes by itself.
+async fn restore_options(ctx: &Context) -> Result<()> {
+    for collection in ctx.catalog.all() {
+        let (namespace, steps) = {
+            let record = collection.record();
+            (record.target_namespace(), options::restoration(&record.options.bytes))
+        };
+        for step in steps {
+            let mut command = doc! {"collMod": &namespace.coll};
+            command.extend(step);
+            command.insert("writeConcern", doc! {"w": "majority"});
+            let done = ctx.target.command(&namespace.db, command).await;
+            done.map_err(|error| error.context(format!("restoring the options of {namespace}")))?;
+        }
     }
     Ok(())
 }

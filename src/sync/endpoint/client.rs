@@ -9,7 +9,7 @@ use mongodb::bson::{Document, RawDocumentBuf};
 use mongodb::options::{ReadPreference as DriverReadPreference, ReadPreferenceOptions, SelectionCriteria};
 
 use super::failure;
-use super::uri::{EndpointConfig, ReadPreference};
+use super::uri::{EndpointConfig, Feature, ReadPreference};
 use crate::sync::error::{Error, Reason, Result};
 
 /// Which end; decides the reason of a connection error.
@@ -38,6 +38,7 @@ pub struct Endpoint {
     hosts: String,
     read: SelectionCriteria,
     patience: Duration,
+    avoid: Vec<Feature>,
 }
 
 impl Endpoint {
@@ -58,12 +59,18 @@ impl Endpoint {
             hosts: config.hosts(),
             read: criteria(config.read_preference()),
             patience: config.operation_timeout(),
+            avoid: config.avoided().to_vec(),
         })
     }
 
     /// Which end this is.
     pub fn side(&self) -> Side {
         self.side
+    }
+
+    /// Whether a feature is done without.
+    pub fn avoids(&self, feature: Feature) -> bool {
+        self.avoid.contains(&feature)
     }
 
     /// Seed hosts, for messages.

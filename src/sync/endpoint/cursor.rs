@@ -56,6 +56,18 @@ impl Endpoint {
         Ok(Cursor { inner: cursor.map_err(|error| self.failure(&error))?, endpoint: self.clone() })
     }
 
+    /// As [`collect`](Self::collect), from the primary: what was just written.
+    pub async fn collect_from_primary(&self, db: &str, command: Document) -> Result<Vec<Vec<u8>>> {
+        let cursor = self.client().database(db).run_cursor_command(command).batch().await;
+        let mut cursor =
+            Cursor { inner: cursor.map_err(|error| self.failure(&error))?, endpoint: self.clone() };
+        let mut all = Vec::new();
+        while let Some(batch) = cursor.next().await? {
+            all.extend(batch.documents().map(<[u8]>::to_vec));
+        }
+        Ok(all)
+    }
+
     /// Every document that a cursor command yields; for catalogues and other small results.
     pub async fn collect(&self, db: &str, command: Document) -> Result<Vec<Vec<u8>>> {
         let command = RawDocumentBuf::try_from(&command)

@@ -8,6 +8,10 @@ use crate::sync::error::{Error, Reason};
 
 /// Duplicate key.
 pub const DUPLICATE_KEY: i32 = 11000;
+/// A message or document would be larger than the server's bound.
+pub const TOO_LARGE: i32 = 10334;
+/// An option of the change stream that the server does not know or does not allow.
+pub const UNKNOWN_OPTION: &[i32] = &[9, 40415, 5_852_600, 323];
 /// No such collection.
 pub const NAMESPACE_NOT_FOUND: i32 = 26;
 /// No such index.
@@ -16,12 +20,21 @@ pub const INDEX_NOT_FOUND: i32 = 27;
 pub const NAMESPACE_EXISTS: i32 = 48;
 /// The name belongs to another collection than the one meant.
 pub const COLLECTION_UUID_MISMATCH: i32 = 361;
+/// Another index has the same keys.
+pub const INDEX_OPTIONS_CONFLICT: i32 = 85;
+/// An index of that name has other keys or options.
+pub const INDEX_KEY_SPECS_CONFLICT: i32 = 86;
 /// The server forgot the cursor.
 pub const CURSOR_NOT_FOUND: i32 = 43;
 /// The collection was dropped or renamed under a running query.
 pub const QUERY_PLAN_KILLED: i32 = 175;
 /// An index build was aborted.
 pub const INDEX_BUILD_ABORTED: i32 = 276;
+/// An update would change `_id`: two ids that a collation holds for equal.
+pub const IMMUTABLE_FIELD: i32 = 66;
+/// An index cannot hold the document: parallel arrays, keys of a geometry, an array in a hashed index, several arrays
+/// under a wildcard, a text language.
+pub const IS_OF_AN_INDEX: &[i32] = &[171, 16755, 16766, 17261, 17262, 16675, 7_246_301, 201];
 /// A write inside a transaction conflicted.
 pub const WRITE_CONFLICT: i32 = 112;
 
@@ -71,7 +84,7 @@ pub fn from_code(side: Side, code: i32, words: &str) -> Error {
         13 => Reason::NotAuthorized,
         136 | 280 | 286 => Reason::OplogLost,
         COLLECTION_UUID_MISMATCH => Reason::TargetDiverged,
-        10334 if side == Side::Source => Reason::EventTooLarge,
+        TOO_LARGE if side == Side::Source => Reason::EventTooLarge,
         code if TRANSIENT.contains(&code) => Reason::Interrupted,
         _ => Reason::WriteRefused,
     };

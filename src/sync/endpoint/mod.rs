@@ -9,4 +9,4 @@ pub mod raw;
 pub mod uri;
 
 pub use client::Endpoint;
-pub use uri::{Credentials, EndpointConfig, ReadPreference, UriError};
+pub use uri::{Credentials, EndpointConfig, Feature, ReadPreference, UriError};

@@ -196,6 +196,11 @@ impl Writer {
         self.element(name, kind::INT32, &value.to_le_bytes());
     }
 
+    /// A 64-bit integer.
+    pub fn int64(&mut self, name: &str, value: i64) {
+        self.element(name, kind::INT64, &value.to_le_bytes());
+    }
+
     /// A boolean.
     pub fn boolean(&mut self, name: &str, value: bool) {
         self.element(name, kind::BOOLEAN, &[u8::from(value)]);

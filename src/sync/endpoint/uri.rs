@@ -125,6 +125,16 @@ pub struct EndpointConfig {
     /// Client certificate and key, likewise, and the key's password.
     certificate: Option<(Arc<File>, Option<String>)>,
     operation_timeout: Duration,
+    avoid: Vec<Feature>,
+}
+
+/// What a source may not offer; the engine has another way for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feature {
+    /// Updates as the oplog has them; else each updated document is read again.
+    RawUpdates,
+    /// The whole catalogue at one time; else it is listed collection by collection.
+    ListCatalog,
 }
 
 impl fmt::Debug for EndpointConfig {
@@ -191,6 +201,7 @@ impl EndpointConfig {
             ca: None,
             certificate: None,
             operation_timeout: OPERATION,
+            avoid: Vec::new(),
         })
     }
 
@@ -238,6 +249,18 @@ impl EndpointConfig {
     pub fn with_operation_timeout(mut self, timeout: Duration) -> Self {
         self.operation_timeout = timeout;
         self
+    }
+
+    /// Do without a feature although the server offers it.
+    #[must_use]
+    pub fn without(mut self, feature: Feature) -> Self {
+        self.avoid.push(feature);
+        self
+    }
+
+    /// What is done without.
+    pub fn avoided(&self) -> &[Feature] {
+        &self.avoid
     }
 
     /// How long an operation may take.

@@ -50,7 +50,7 @@ pub async fn attempt(
     tokio::select! {
         connected = attempt.connect() => {
             let (source, target, found) = connected?;
-            let outcome = attempt.own(&source, &target, &found, desired).await;
+            let outcome = Box::pin(attempt.own(&source, &target, &found, desired)).await;
             source.close().await;
             target.close().await;
             outcome
@@ -270,7 +270,7 @@ impl Attempt<'_> {
                 progress.collections_done.add(1);
             }
         }
-        let catalog = Arc::new(Catalog::new(collections));
+        let catalog = Arc::new(Catalog::new(collections, store.views().await?));
         add_finished_partitions(store, &catalog, &progress).await?;
         progress.follow(&catalog);
         tracing::debug!(stage = ?record.stage, "resuming");
@@ -322,7 +322,7 @@ impl Attempt<'_> {
                 self.rest(desired, |wanted| wanted.state != DesiredState::Paused).await
             }
             Course::Plan | Course::Run => {
-                match run::run(ctx, record, slot, desired, self.publisher, self.stop).await? {
+                match Box::pin(run::run(ctx, record, slot, desired, self.publisher, self.stop)).await? {
                     run::End::Stopped => Ok(Outcome::Again),
                     run::End::Drained => {
                         let fence = ctx.progress.times().applied;

@@ -52,6 +52,8 @@ pub struct Position {
     pub consistent: bool,
     /// The time to drain to, once completion was asked for, durably.
     pub fence: Option<Timestamp>,
+    /// No collection is being copied, also none that came later or is copied again, and all that were are consistent.
+    pub settled: bool,
     /// Everything up to here is applied.
     pub applied: Timestamp,
 }
@@ -91,13 +93,13 @@ impl Position {
             return match self.clone_end {
                 _ if !self.cloned => Step::Copy,
                 None => Step::LearnCloneEnd,
-                Some(end) if self.applied >= end => Step::BecomeConsistent,
+                Some(end) if self.applied >= end && self.settled => Step::BecomeConsistent,
                 Some(_) => Step::CatchUp,
             };
         }
         match (wanted, self.fence) {
             (DesiredState::Completed, None) => Step::FixFence,
-            (DesiredState::Completed, Some(fence)) if self.applied >= fence => Step::CutOver,
+            (DesiredState::Completed, Some(fence)) if self.applied >= fence && self.settled => Step::CutOver,
             (DesiredState::Completed, Some(_)) => Step::Drain,
             (_, Some(_)) => Step::Abort,
             (_, None) => Step::Follow,
@@ -124,9 +126,16 @@ mod tests {
 
     fn position() -> impl Strategy<Value = Position> {
         let times = (proptest::option::of(time()), proptest::option::of(time()), time());
-        (any::<bool>(), any::<bool>(), times).prop_map(|(cloned, consistent, (clone_end, fence, applied))| {
-            Position { cloned, clone_end, consistent, fence, applied }
-        })
+        (any::<bool>(), any::<bool>(), any::<bool>(), times).prop_map(
+            |(cloned, settled, consistent, (clone_end, fence, applied))| Position {
+                cloned,
+                clone_end,
+                consistent,
+                fence,
+                settled,
+                applied,
+            },
+        )
     }
 
     fn wanted() -> impl Strategy<Value = DesiredState> {
@@ -150,7 +159,10 @@ mod tests {
         match step {
             Step::Copy => position.cloned = true,
             Step::LearnCloneEnd => position.clone_end = Some(now),
-            Step::CatchUp | Step::Drain => position.applied = position.applied.max(now),
+            Step::CatchUp | Step::Drain => {
+                position.applied = position.applied.max(now);
+                position.settled = true;
+            }
             Step::BecomeConsistent => position.consistent = true,
             Step::FixFence => position.fence = Some(now),
             Step::Abort => position.fence = None,
@@ -163,14 +175,14 @@ mod tests {
         fn nothing_is_cut_over_before_it_is_consistent_and_drained(at in position(), wanted in wanted(), restart in any::<bool>()) {
             if at.next(wanted, restart) == Step::CutOver {
                 prop_assert!(at.consistent && wanted == DesiredState::Completed && !restart);
-                prop_assert!(at.fence.is_some_and(|fence| at.applied >= fence));
+                prop_assert!(at.settled && at.fence.is_some_and(|fence| at.applied >= fence));
             }
         }
 
         #[test]
         fn the_target_is_consistent_only_past_the_clones_end(at in position(), wanted in wanted()) {
             if at.next(wanted, false) == Step::BecomeConsistent {
-                prop_assert!(at.cloned && at.clone_end.is_some_and(|end| at.applied >= end));
+                prop_assert!(at.cloned && at.settled && at.clone_end.is_some_and(|end| at.applied >= end));
             }
         }
 

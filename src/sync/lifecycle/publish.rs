@@ -164,6 +164,11 @@ fn merge(report: &mut Report, progress: &Progress, rate: u64) -> bool {
     stream.events_applied = progress.events_applied.get();
     stream.queued_bytes = progress.queued_bytes.get();
     report.source.oplog_window_seconds = times.oplog_window_seconds;
+    for warning in progress.warnings() {
+        if !report.warnings.contains(&warning) {
+            report.warnings.push(warning);
+        }
+    }
     *report != before
 }
 

@@ -11,11 +11,11 @@ use crate::sync::config::{Desired, OnExistingData, SyncConfig};
 use crate::sync::endpoint::{Endpoint, oplog};
 use crate::sync::error::{Error, Reason, Result};
 use crate::sync::namespace::Namespace;
-use crate::sync::state::record::{Checkpoint, FORMAT, Side, WitnessRecord, binary};
+use crate::sync::state::record::{Checkpoint, FORMAT, Side, WitnessRecord};
 use crate::sync::state::slot::LaneRecord;
-use crate::sync::state::store::{COLLECTIONS, INDEXES, SLOTS, SYNCS};
+use crate::sync::state::store::{COLLECTIONS, INDEXES, SLOTS, SYNCS, VIEWS};
 use crate::sync::state::{
-    CollectionRecord, CollectionState, IndexRecord, Operation, Stage, Store, SyncRecord, claims,
+    CollectionRecord, IndexRecord, Operation, Stage, Store, SyncRecord, ViewRecord, claims,
 };
 use crate::sync::stream::reader;
 
@@ -37,17 +37,29 @@ pub async fn plan(
     super::check_loop(source, &config.metadata_database, &found.target).await?;
     let (token, time) = reader::start(source, &config.scope).await?;
     let catalogue = read::read(source, &config.scope, time).await?;
+    let mut warnings = Vec::new();
     if !catalogue.unsupported.is_empty() {
         let names = catalogue.unsupported.iter().map(|one| format!("{} ({})", one.namespace, one.what));
-        return Err(Error::new(Reason::Unsupported, format!("not supported: {}", listed(names))));
+        let names = listed(names);
+        if !config.initial_sync.skip_unsupported {
+            return Err(Error::new(Reason::Unsupported, format!("not supported: {names}")));
+        }
+        tracing::warn!("left out, since not supported: {names}");
+        warnings.push(format!("left out, since not supported: {names}"));
     }
+    if catalogue.piecemeal {
+        warnings.push(
+            "the source does not offer $listCatalog: its catalogue was read collection by collection"
+                .to_owned(),
+        );
+    }
+    let collections = catalogue.collections.iter().map(|collection| &collection.namespace);
     let namespaces: Vec<Namespace> =
-        catalogue.collections.iter().map(|collection| collection.namespace.clone()).collect();
+        collections.chain(catalogue.views.iter().map(|view| &view.namespace)).cloned().collect();
     claims::check(store, &namespaces).await?;
     if config.initial_sync.on_existing_data == OnExistingData::Fail {
         check_empty(store.target(), &namespaces).await?;
     }
-    let mut warnings = Vec::new();
     if namespaces.is_empty() {
         warnings.push(
             "the scope matches no collection of the source now; collections created later that match are copied"
@@ -81,6 +93,7 @@ pub async fn plan(
         lanes,
         catalogue_time: Some(time),
         checkpoint: Some(Checkpoint { token: token.clone(), time }),
+        dirty: false,
         witness: witness.map(|witness| WitnessRecord { time: witness.time, term: witness.term }),
         ddl_position: String::new(),
         intent: None,
@@ -115,20 +128,9 @@ async fn record_all(
     let mut indexes = Vec::new();
     for found in &catalogue.collections {
         let (documents, bytes) = read::estimate(source, &found.namespace).await;
-        collections.push(CollectionRecord {
-            id: CollectionRecord::key(store.sync(), found.uuid),
-            sync: store.sync().to_owned(),
-            uuid: found.uuid,
-            source: found.namespace.to_string(),
-            target: found.namespace.to_string(),
-            target_uuid: None,
-            options: binary(found.options.as_bytes()),
-            state: CollectionState::Pending,
-            read_time: None,
-            clone_end: None,
-            documents,
-            bytes,
-        });
+        let options = found.options.as_bytes();
+        let record = CollectionRecord::new(store.sync(), found.uuid, &found.namespace, options);
+        collections.push(CollectionRecord { documents, bytes, ..record });
         for spec in &found.indexes {
             let name = spec.get_str("name").unwrap_or_default();
             indexes.push(IndexRecord::new(store.sync(), found.uuid, name, spec.as_bytes(), ""));
@@ -139,6 +141,14 @@ async fn record_all(
     }
     for some in indexes.chunks(500) {
         store.write(vec![store.put(INDEXES, some)?]).await?;
+    }
+    let views: Vec<ViewRecord> = catalogue
+        .views
+        .iter()
+        .map(|view| ViewRecord::new(store.sync(), &view.namespace, view.options.as_bytes()))
+        .collect();
+    for some in views.chunks(500) {
+        store.write(vec![store.put(VIEWS, some)?]).await?;
     }
     for some in namespaces.chunks(500) {
         if let Err(error) = store.write(vec![claims::claim(store, some)?]).await {
@@ -164,6 +174,7 @@ fn insert(record: &SyncRecord) -> Result<mongodb::bson::Document> {
 async fn check_empty(target: &Endpoint, namespaces: &[Namespace]) -> Result<()> {
     let mut taken = Vec::new();
     let mut dbs: Vec<&str> = namespaces.iter().map(|namespace| namespace.db.as_str()).collect();
+    dbs.sort_unstable();
     dbs.dedup();
     for db in dbs {
         let names = create::names(target, db).await?;

@@ -5,7 +5,7 @@
 //! |---|---|---|
 //! | `owners` | sync | taking, renewing and releasing ownership |
 //! | `syncs` | sync | fenced transactions on itself: phase, checkpoint, handled requests |
-//! | `collections`, `indexes` | source collection, index | fenced transactions on the sync |
+//! | `collections`, `indexes`, `views` | source collection, index, view | fenced transactions on the sync |
 //! | `slots` | partition, lane | the transaction that writes the slot's data |
 //! | `claims` | target namespace | fenced transactions on the sync |
 //! | `wishes` | sync without Kubernetes | its control API |
@@ -18,7 +18,7 @@ pub mod store;
 pub mod transaction;
 pub mod wish;
 
-pub use record::{CollectionRecord, CollectionState, IndexRecord, IndexState, Stage, SyncRecord};
+pub use record::{CollectionRecord, CollectionState, IndexRecord, IndexState, Stage, SyncRecord, ViewRecord};
 pub use slot::{Refusal, Slot};
 pub use store::Store;
 pub use transaction::Operation;

@@ -109,6 +109,9 @@ pub struct SyncRecord {
     pub catalogue_time: Option<Timestamp>,
     /// Where to resume.
     pub checkpoint: Option<Checkpoint>,
+    /// A run that did not end cleanly may have written to collections outside of transactions (capped ones).
+    #[serde(default)]
+    pub dirty: bool,
     /// Proof of the history that the checkpoint belongs to.
     pub witness: Option<WitnessRecord>,
     /// The last DDL event that was done.
@@ -173,9 +176,62 @@ pub struct CollectionRecord {
     pub documents: i64,
     /// BSON bytes expected.
     pub bytes: i64,
+    /// Its data makes no events, or was not followed: options, indexes and documents are read from the source when
+    /// its clone begins.
+    #[serde(default)]
+    pub late: bool,
+}
+
+/// A view in scope. It has a name and no UUID.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ViewRecord {
+    /// `<sync>/<db.coll>`.
+    #[serde(rename = "_id")]
+    pub id: String,
+    /// The sync.
+    pub sync: String,
+    /// `db.coll`.
+    pub namespace: String,
+    /// Options of `create`, as bytes.
+    pub options: Binary,
+    /// Whether it is on the target.
+    pub created: bool,
+}
+
+impl ViewRecord {
+    /// To be created.
+    pub fn new(sync: &str, namespace: &Namespace, options: &[u8]) -> Self {
+        Self {
+            id: format!("{sync}/{namespace}"),
+            sync: sync.to_owned(),
+            namespace: namespace.to_string(),
+            options: binary(options),
+            created: false,
+        }
+    }
 }
 
 impl CollectionRecord {
+    /// A collection that was not copied yet.
+    pub fn new(sync: &str, uuid: Uuid, namespace: &Namespace, options: &[u8]) -> Self {
+        Self {
+            id: Self::key(sync, uuid),
+            sync: sync.to_owned(),
+            uuid,
+            source: namespace.to_string(),
+            target: namespace.to_string(),
+            target_uuid: None,
+            options: binary(options),
+            state: CollectionState::Pending,
+            read_time: None,
+            clone_end: None,
+            documents: 0,
+            bytes: 0,
+            late: false,
+        }
+    }
+
     /// Its key.
     pub fn key(sync: &str, uuid: Uuid) -> String {
         format!("{sync}/{uuid}")

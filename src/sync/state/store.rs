@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Mutex;
 
-use super::record::{CollectionRecord, IndexRecord, SyncRecord};
+use super::record::{CollectionRecord, IndexRecord, SyncRecord, ViewRecord};
 use super::slot::is_passing;
 use super::transaction::{Durability, Operation, Session, write_error, write_failure};
 use crate::sync::endpoint::Endpoint;
@@ -30,6 +30,8 @@ pub const SLOTS: &str = "slots";
 pub const COLLECTIONS: &str = "collections";
 /// Their indexes.
 pub const INDEXES: &str = "indexes";
+/// Views in scope.
+pub const VIEWS: &str = "views";
 /// Target namespaces held.
 pub const CLAIMS: &str = "claims";
 
@@ -88,7 +90,7 @@ impl Store {
             .iter()
             .filter_map(|raw| crate::sync::endpoint::raw::get(raw, "name")?.as_str().map(str::to_owned))
             .collect::<Vec<_>>();
-        for name in [OWNERS, SYNCS, SLOTS, COLLECTIONS, INDEXES, CLAIMS] {
+        for name in [OWNERS, SYNCS, SLOTS, COLLECTIONS, INDEXES, VIEWS, CLAIMS] {
             if existing.iter().any(|existing| existing == name) {
                 continue;
             }
@@ -223,6 +225,18 @@ impl Store {
         self.find(INDEXES, doc! {"sync": &self.sync}).await
     }
 
+    /// The views in scope.
+    pub async fn views(&self) -> Result<Vec<ViewRecord>> {
+        self.find(VIEWS, doc! {"sync": &self.sync}).await
+    }
+
+    /// Prove that we still own the sync, for a write that no transaction can fence.
+    pub async fn prove(&self) -> Result<()> {
+        let owner: Vec<Document> =
+            self.find_latest(OWNERS, doc! {"_id": &self.sync, "epoch": self.epoch}).await?;
+        if owner.is_empty() { Err(self.lost()) } else { Ok(()) }
+    }
+
     /// Majority read of documents of one kind.
     pub async fn find<T: DeserializeOwned>(&self, collection: &str, filter: Document) -> Result<Vec<T>> {
         self.find_at(collection, filter, "majority").await
@@ -275,7 +289,7 @@ impl Store {
 
     /// Remove everything of this sync but its owner document.
     pub async fn clear(&self) -> Result<()> {
-        for collection in [SLOTS, COLLECTIONS, INDEXES, CLAIMS] {
+        for collection in [SLOTS, COLLECTIONS, INDEXES, VIEWS, CLAIMS] {
             self.target
                 .command(
                     &self.db,

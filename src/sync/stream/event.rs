@@ -26,6 +26,10 @@ pub enum Kind<'a> {
     CreateIndexes,
     /// Indexes vanished.
     DropIndexes,
+    /// Options of a collection, view or index changed.
+    Modify,
+    /// A database vanished, after its collections; its views go with it silently.
+    DropDatabase,
     /// Anything else, by its name: the sync stops at it if it is in scope.
     Other(&'a str),
 }
@@ -42,6 +46,8 @@ impl<'a> Kind<'a> {
             "rename" => Self::Rename,
             "createIndexes" => Self::CreateIndexes,
             "dropIndexes" => Self::DropIndexes,
+            "modify" => Self::Modify,
+            "dropDatabase" => Self::DropDatabase,
             other => Self::Other(other),
         }
     }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use crate::sync::budget::Reservation;
 use crate::sync::context::Context;
 use crate::sync::endpoint::cursor::{Batch, Cursor, Fetch};
-use crate::sync::endpoint::{Endpoint, failure};
+use crate::sync::endpoint::{Endpoint, Feature, failure};
 use crate::sync::error::{Error, Reason, Result};
 use crate::sync::scope::Scope;
 
@@ -25,21 +25,39 @@ pub struct EventBatch {
     pub reservation: Reservation,
 }
 
-fn command(scope: &Scope, resume: Option<&str>, batch_size: Option<i32>) -> Result<RawDocumentBuf> {
-    let mut stream = doc! {
-        "allChangesForCluster": true,
-        "showExpandedEvents": true,
-        "showRawUpdateDescription": true,
-    };
+/// How events are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// With documents and the oplog's diffs.
+    Whole,
+    /// Without them, one at a time: for an event that would not fit into a message.
+    Slim,
+}
+
+fn command(
+    scope: &Scope,
+    resume: Option<&str>,
+    batch_size: Option<i32>,
+    form: Form,
+    raw_updates: bool,
+) -> Result<RawDocumentBuf> {
+    let mut stream = doc! {"allChangesForCluster": true, "showExpandedEvents": true};
+    if raw_updates {
+        stream.insert("showRawUpdateDescription", true);
+    }
     if let Some(token) = resume {
         stream.insert("resumeAfter", doc! {"_data": token});
     }
+    let batch_size = if form == Form::Slim { Some(1) } else { batch_size };
     let cursor = batch_size.map_or_else(Document::new, |size| doc! {"batchSize": size});
+    let mut pipeline = vec![doc! {"$changeStream": stream}, doc! {"$match": scope.change_stream_match()}];
+    if form == Form::Slim {
+        pipeline.push(doc! {"$unset": ["fullDocument", "rawUpdateDescription", "updateDescription"]});
+    } else if !raw_updates {
+        pipeline.push(doc! {"$unset": "updateDescription"});
+    }
     let command = doc! {
-        "aggregate": 1,
-        "pipeline": [{"$changeStream": stream}, {"$match": scope.change_stream_match()}],
-        "cursor": cursor,
-        "readConcern": {"level": "majority"},
+        "aggregate": 1, "pipeline": pipeline, "cursor": cursor, "readConcern": {"level": "majority"},
     };
     RawDocumentBuf::try_from(&command)
         .map_err(|error| Error::new(Reason::Internal, format!("a command cannot be encoded: {error}")))
@@ -49,7 +67,8 @@ fn command(scope: &Scope, resume: Option<&str>, batch_size: Option<i32>) -> Resu
 /// after the token. The server lets a new stream begin behind its last applied operation, which may be later than
 /// the majority-committed `operationTime` of its reply; a catalogue read at the latter would miss what is between.
 pub async fn start(source: &Endpoint, scope: &Scope) -> Result<(String, Timestamp)> {
-    let mut cursor = source.cursor("admin", command(scope, None, Some(0))?, Fetch::default()).await?;
+    let mut cursor =
+        source.cursor("admin", command(scope, None, Some(0), Form::Whole, false)?, Fetch::default()).await?;
     let first = cursor.next().await?;
     let opened = first.as_ref().and_then(|batch| {
         let token = batch.post_batch_token()?;
@@ -80,23 +99,55 @@ pub fn token_time(token: &str) -> Option<Timestamp> {
 /// Read batches from after `token` until the receiver is gone.
 pub async fn read(ctx: &Context, token: String, sender: mpsc::Sender<EventBatch>) -> Result<()> {
     let mut token = token;
-    let mut cursor = open(ctx, &token).await?;
+    let mut form = Form::Whole;
+    let mut raw_updates = !ctx.source.avoids(Feature::RawUpdates);
+    let mut cursor = None;
     loop {
-        let batch = match cursor.next().await {
+        if !raw_updates {
+            ctx.progress.warn("the source does not offer raw updates: every updated document is read again");
+        }
+        let next = match cursor.as_mut() {
+            None => match open(ctx, &token, form, raw_updates).await {
+                Ok(opened) => {
+                    cursor = Some(opened);
+                    continue;
+                }
+                Err(error) => Err(error),
+            },
+            Some(cursor) => Cursor::next(cursor).await,
+        };
+        let batch = match next {
             Ok(Some(batch)) => batch,
             Ok(None) => {
-                cursor = open(ctx, &token).await?;
+                cursor = None;
                 continue;
             }
-            // Idle cursors die after ten minutes; while a clone goes on nobody may have asked for longer.
-            Err(error) if error.code() == Some(failure::CURSOR_NOT_FOUND) => {
-                cursor = open(ctx, &token).await?;
+            Err(error) => {
+                match error.code() {
+                    // Idle cursors die after ten minutes; while a clone goes on nobody may have asked for longer.
+                    Some(failure::CURSOR_NOT_FOUND) => {}
+                    Some(failure::TOO_LARGE) if form == Form::Whole => {
+                        tracing::info!(
+                            "an event does not fit into a message: its document is read by itself"
+                        );
+                        form = Form::Slim;
+                    }
+                    Some(code) if raw_updates && failure::UNKNOWN_OPTION.contains(&code) => {
+                        tracing::debug!(code, "the change stream refuses an option");
+                        raw_updates = false;
+                    }
+                    _ => return Err(error.context("reading the change stream")),
+                }
+                cursor = None;
                 continue;
             }
-            Err(error) => return Err(error.context("reading the change stream")),
         };
         if let Some(after) = batch.post_batch_token() {
             after.clone_into(&mut token);
+        }
+        if form == Form::Slim && batch.documents().next().is_some() {
+            form = Form::Whole;
+            cursor = None;
         }
         let reservation = ctx.budgets.stream.reserve(batch.bytes().len() as u64).await;
         if sender.send(EventBatch { batch: Arc::new(batch), reservation }).await.is_err() {
@@ -105,13 +156,11 @@ pub async fn read(ctx: &Context, token: String, sender: mpsc::Sender<EventBatch>
     }
 }
 
-async fn open(ctx: &Context, token: &str) -> Result<Cursor> {
-    let fetch = Fetch { await_time: Some(AWAIT), batch_size: None };
-    let command = command(&ctx.config.scope, Some(token), None)?;
-    ctx.source
-        .cursor("admin", command, fetch)
-        .await
-        .map_err(|error| error.context("opening the change stream"))
+async fn open(ctx: &Context, token: &str, form: Form, raw_updates: bool) -> Result<Cursor> {
+    let batch_size = (form == Form::Slim).then_some(1);
+    let fetch = Fetch { await_time: Some(AWAIT), batch_size };
+    let command = command(&ctx.config.scope, Some(token), None, form, raw_updates)?;
+    ctx.source.cursor("admin", command, fetch).await
 }
 
 #[cfg(test)]

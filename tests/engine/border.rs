@@ -1,0 +1,183 @@
+//! What crosses the border of the scope, and sources that offer less.
+
+use clustersync::sync::endpoint::Feature;
+use clustersync::sync::scope::Scope;
+use clustersync::sync::{DesiredState, Phase};
+use mongodb::bson::{Document, doc};
+
+use crate::lab::compare::{Judge, compare};
+use crate::world::{Sync, World};
+
+async fn names(world: &World) -> Vec<String> {
+    let mut names = world.tgt().list_collection_names().await.unwrap();
+    names.sort();
+    names
+}
+
+#[tokio::test]
+async fn renames_and_out_across_the_border() {
+    let world = World::shared("border").await;
+    for name in ["in_kept", "in_leaves", "in_replaced", "out_enters", "out_replaces", "out_stays"] {
+        world.fill(name, 50, 10).await;
+    }
+    let mut config = world.config();
+    config.scope = Scope::new(&["border.in_*".to_owned()], &["border.in_secret*".to_owned()]).unwrap();
+    let sync = Sync::start(config);
+    sync.phase(Phase::Streaming).await;
+    let admin = world.source.database("admin");
+    let rename = |from: &str, to: &str, drop: bool| {
+        doc! {"renameCollection": format!("border.{from}"), "to": format!("border.{to}"), "dropTarget": drop}
+    };
+    for command in [
+        rename("in_leaves", "out_left", false),
+        rename("out_enters", "in_entered", false),
+        rename("out_replaces", "in_replaced", true),
+        rename("out_stays", "out_stayed", false),
+    ] {
+        admin.run_command(command).await.unwrap();
+    }
+    world.coll("in_entered").insert_one(doc! {"_id": "more"}).await.unwrap();
+    world.coll("in_replaced").update_one(doc! {"_id": 1}, doc! {"$set": {"x": 1}}).await.unwrap();
+    world.coll("out_left").insert_one(doc! {"_id": "unseen"}).await.unwrap();
+    world.coll("in_secret").insert_one(doc! {"_id": 1}).await.unwrap();
+    world.fill("in_later", 5, 10).await;
+    let out = vec![doc! {"$match": {"_id": {"$lt": 5}}}, doc! {"$out": "in_out"}];
+    world.src().run_command(doc! {"aggregate": "out_stayed", "pipeline": out, "cursor": {}}).await.unwrap();
+    world.caught_up(&sync).await;
+    let expected = ["in_entered", "in_kept", "in_later", "in_out", "in_replaced"];
+    sync.want(DesiredState::Completed);
+    sync.phase(Phase::Completed).await;
+    assert_eq!(names(&world).await, expected);
+    for name in expected {
+        let differences = differences(&world, name).await;
+        assert!(differences.is_empty(), "{differences:?}");
+    }
+    sync.stop().await;
+}
+
+/// Of one collection: the others are on one side only.
+async fn differences(world: &World, name: &str) -> Vec<String> {
+    let judge = Judge { databases: vec![world.db.clone()], before_completion: false };
+    let mut all = compare(&world.source, &world.target, &judge).await;
+    all.retain(|line| line.contains(&format!("{}.{name} ", world.db)));
+    all
+}
+
+#[tokio::test]
+async fn a_database_that_is_dropped_takes_only_what_is_in_scope() {
+    let world = World::shared("droppeddb").await;
+    world.fill("c", 10, 10).await;
+    world.fill("excluded", 10, 10).await;
+    world
+        .tgt()
+        .collection::<Document>("excluded")
+        .insert_one(doc! {"_id": "the target's own"})
+        .await
+        .unwrap();
+    let mut config = world.config();
+    config.scope = Scope::new(&["droppeddb.*".to_owned()], &["droppeddb.excluded".to_owned()]).unwrap();
+    let sync = Sync::start(config);
+    sync.phase(Phase::Streaming).await;
+    world.src().drop().await.unwrap();
+    world.fill("again", 3, 10).await;
+    world.caught_up(&sync).await;
+    assert_eq!(names(&world).await, ["again", "excluded"]);
+    sync.stop().await;
+}
+
+async fn with_less(db: &str, features: &[Feature]) -> Vec<String> {
+    let world = World::shared(db).await;
+    world.fill("c", 500, 10).await;
+    world.src().run_command(doc! {"create": "v", "viewOn": "c", "pipeline": []}).await.unwrap();
+    world.src().run_command(doc! {"create": "cap", "capped": true, "size": 4096}).await.unwrap();
+    let index = doc! {"createIndexes": "c", "indexes": [{"key": {"n": 1}, "name": "n", "hidden": true}]};
+    world.src().run_command(index).await.unwrap();
+    let mut config = world.config();
+    config.source = features.iter().fold(config.source, |source, feature| source.without(*feature));
+    let sync = Sync::start(config);
+    let writer = {
+        let collection = world.coll("c");
+        tokio::spawn(async move {
+            for n in 0..400 {
+                let set = doc! {"$set": {"x": n, "list.1": n}, "$unset": {"n": 1}};
+                collection.update_one(doc! {"_id": n % 50}, set).await.unwrap();
+                if n % 7 == 0 {
+                    collection.delete_one(doc! {"_id": n + 50}).await.unwrap();
+                }
+            }
+        })
+    };
+    let warnings = sync.phase(Phase::Streaming).await.warnings;
+    writer.await.unwrap();
+    let admin = world.source.database("admin");
+    admin.run_command(doc! {"renameCollection": format!("{db}.c"), "to": format!("{db}.d")}).await.unwrap();
+    world.src().run_command(doc! {"convertToCapped": "d", "size": 1 << 20}).await.unwrap();
+    world.coll("d").update_one(doc! {"_id": 3}, doc! {"$set": {"last": 1}}).await.unwrap();
+    world.caught_up(&sync).await;
+    sync.want(DesiredState::Completed);
+    sync.phase(Phase::Completed).await;
+    world.assert_identical(false).await;
+    sync.stop().await;
+    warnings
+}
+
+#[tokio::test]
+async fn a_source_without_raw_updates() {
+    let warnings = with_less("no_raw", &[Feature::RawUpdates]).await;
+    assert!(warnings.iter().any(|warning| warning.contains("raw updates")), "{warnings:?}");
+}
+
+#[tokio::test]
+async fn a_source_without_a_catalogue_at_one_time() {
+    let warnings = with_less("no_catalogue", &[Feature::ListCatalog]).await;
+    assert!(warnings.iter().any(|warning| warning.contains("$listCatalog")), "{warnings:?}");
+}
+
+#[tokio::test]
+async fn two_indexes_with_the_same_keys() {
+    let world = World::shared("twins").await;
+    world.fill("c", 100, 10).await;
+    let indexes = doc! {"createIndexes": "c", "indexes": [
+        {"key": {"u": 1}, "name": "plain"}, {"key": {"u": 1}, "name": "unique", "unique": true},
+        {"key": {"u": 1}, "name": "sparse", "sparse": true},
+    ]};
+    world.src().run_command(indexes).await.unwrap();
+    let sync = world.start();
+    sync.phase(Phase::Streaming).await;
+    world.caught_up(&sync).await;
+    sync.want(DesiredState::Completed);
+    let report = sync.phase(Phase::Completed).await;
+    assert!(report.completion.unwrap().unsuccessful_indexes.is_empty());
+    world.assert_identical(false).await;
+    sync.stop().await;
+}
+
+/// An index that the source drops while its collection is copied must not keep a document away that came after.
+#[tokio::test]
+async fn an_index_that_refuses_a_document_gives_way() {
+    let world = World::shared("gives_way").await;
+    world.fill("c", 6_000, 800).await;
+    let index = doc! {"createIndexes": "c", "indexes": [{"key": {"a": 1, "b": 1}, "name": "pair"}, {"key": {"geo": "2dsphere"}, "name": "geo"}]};
+    world.src().run_command(index).await.unwrap();
+    let mut config = world.config();
+    config.limits.bytes_per_second = 2 << 20;
+    let sync = Sync::start(config);
+    sync.until("cloning", |report| report.initial_sync.documents > 10).await;
+    world.src().run_command(doc! {"dropIndexes": "c", "index": "*"}).await.unwrap();
+    world
+        .coll("c")
+        .insert_one(doc! {"_id": 100_000, "a": [1, 2], "b": [3, 4], "geo": "nowhere"})
+        .await
+        .unwrap();
+    world
+        .coll("c")
+        .update_one(doc! {"_id": 5_990}, doc! {"$set": {"a": [1, 2], "b": [3, 4], "geo": 7}})
+        .await
+        .unwrap();
+    sync.phase(Phase::Streaming).await;
+    world.caught_up(&sync).await;
+    sync.want(DesiredState::Completed);
+    sync.phase(Phase::Completed).await;
+    world.assert_identical(false).await;
+    sync.stop().await;
+}
