@@ -117,6 +117,11 @@ fn cases() -> Vec<(&'static str, Case)> {
                 run(&db, doc! {"create": &expiring, "clusteredIndex": {"key": {"_id": 1}, "unique": true}, "expireAfterSeconds": 1_000_000_i64}).await;
                 insert(&db, &expiring, vec![doc! {"_id": mongodb::bson::DateTime::now()}]).await;
                 run(&db, doc! {"collMod": &expiring, "expireAfterSeconds": 2_000_000_i64}).await;
+                let both = name(&p, "clustered_capped");
+                run(&db, doc! {"create": &both, "clusteredIndex": {"key": {"_id": 1}, "unique": true}, "expireAfterSeconds": 1_000_000_i64}).await;
+                insert(&db, &both, numbered(0, 9)).await;
+                run(&db, doc! {"convertToCapped": &both, "size": 100_000}).await;
+                insert(&db, &both, numbered(9, 12)).await;
                 let off = name(&p, "clustered_off");
                 run(&db, doc! {"create": &off, "clusteredIndex": {"key": {"_id": 1}, "unique": true}, "expireAfterSeconds": 1_000_000_i64}).await;
                 run(&db, doc! {"collMod": &off, "expireAfterSeconds": "off"}).await;

@@ -4,8 +4,9 @@
 use std::sync::Arc;
 
 use mongodb::bson::{Document, Uuid, doc};
+use tokio::sync::MutexGuard;
 
-use crate::sync::catalog::{Collection, create, index as catalog_index, options, read};
+use crate::sync::catalog::{Catalog, Collection, create, index as catalog_index, options, read};
 use crate::sync::config::OnExistingData;
 use crate::sync::context::Context;
 use crate::sync::endpoint::raw;
@@ -77,18 +78,29 @@ impl Ddl {
         }
     }
 
-    /// Wait until nothing of the collection is in a lane, or in the middle of its clone.
-    async fn quiesce(&self, collection: &Collection) {
-        let catalog = Arc::clone(&self.ctx.catalog);
-        let uuid = collection.uuid;
-        catalog
-            .wait_until(|| {
-                catalog.get(uuid).is_none_or(|now| {
-                    now.is_gone() || matches!(now.state(), CollectionState::Pending | CollectionState::Cloned)
-                })
+    /// Wait until these collections are not being copied and lanes hold none of their events, and keep clones from
+    /// beginning.
+    async fn quiesced<'a>(
+        &self,
+        catalog: &'a Catalog,
+        collections: &[Option<&Arc<Collection>>],
+    ) -> MutexGuard<'a, ()> {
+        let at_rest = |uuid| {
+            catalog.get(uuid).is_none_or(|now| {
+                now.is_gone() || matches!(now.state(), CollectionState::Pending | CollectionState::Cloned)
             })
-            .await;
-        collection.drained().await;
+        };
+        loop {
+            for collection in collections.iter().flatten() {
+                catalog.wait_until(|| at_rest(collection.uuid)).await;
+                collection.drained().await;
+            }
+            let guard = catalog.ddl.lock().await;
+            if collections.iter().flatten().all(|collection| at_rest(collection.uuid)) {
+                return guard;
+            }
+            // A clone began while we waited for the lock.
+        }
     }
 
     /// Make the intent durable; whether an earlier run had done so.
@@ -318,14 +330,8 @@ impl Ddl {
     }
 
     async fn of_collection(&mut self, event: &Event<'_>, collection: Arc<Collection>) -> Result<()> {
-        self.quiesce(&collection).await;
         let catalog = Arc::clone(&self.ctx.catalog);
-        let guard = catalog.ddl.lock().await;
-        if collection.state() == CollectionState::Creating {
-            // Its clone began while we waited for the lock.
-            drop(guard);
-            return Box::pin(self.of_collection(event, collection)).await;
-        }
+        let _ddl = self.quiesced(&catalog, &[Some(&collection)]).await;
         match event.kind {
             Kind::Drop | Kind::Rename => self.drop_collection(event, &collection).await,
             Kind::Modify => self.modify(event, &collection).await,
@@ -423,18 +429,8 @@ impl Ddl {
         if to.db != collection.target().db {
             return Err(unsupported(event, &format!("to {to}, in another database, is not supported")));
         }
-        self.quiesce(&collection).await;
-        if let Some(replaced) = &replaced {
-            self.quiesce(replaced).await;
-        }
         let catalog = Arc::clone(&self.ctx.catalog);
-        let guard = catalog.ddl.lock().await;
-        let settled =
-            |collection: &Collection| collection.state() != CollectionState::Creating || collection.is_gone();
-        if !settled(&collection) || replaced.as_ref().is_some_and(|replaced| !settled(replaced)) {
-            drop(guard);
-            return Box::pin(self.rename(event, Some(collection))).await;
-        }
+        let _ddl = self.quiesced(&catalog, &[Some(&collection), replaced.as_ref()]).await;
         let _hold = self.ctx.builder.hold(collection.uuid).await?;
         let _held = match &replaced {
             Some(replaced) => Some(self.ctx.builder.hold(replaced.uuid).await?),
@@ -452,15 +448,8 @@ impl Ddl {
         to: &Namespace,
     ) -> Result<()> {
         let Some(uuid) = event.uuid else { return Err(unsupported(event, "says no collectionUUID")) };
-        if let Some(replaced) = &replaced {
-            self.quiesce(replaced).await;
-        }
         let catalog = Arc::clone(&self.ctx.catalog);
-        let guard = catalog.ddl.lock().await;
-        if replaced.as_ref().is_some_and(|one| one.state() == CollectionState::Creating && !one.is_gone()) {
-            drop(guard);
-            return Box::pin(self.rename_into_scope(event, replaced, to)).await;
-        }
+        let _ddl = self.quiesced(&catalog, &[replaced.as_ref()]).await;
         let _held = match &replaced {
             Some(replaced) => Some(self.ctx.builder.hold(replaced.uuid).await?),
             None => None,

@@ -3,7 +3,7 @@
 
 use mongodb::bson::{Binary, Bson, Document, RawDocumentBuf, Uuid, doc, spec::BinarySubtype};
 
-use super::options;
+use super::{options, read};
 use crate::sync::endpoint::{Endpoint, failure, raw};
 use crate::sync::error::{Error, Reason, Result};
 use crate::sync::namespace::Namespace;
@@ -109,7 +109,17 @@ async fn run_create(target: &Endpoint, namespace: &Namespace, options: &[u8]) ->
 
 /// Create a collection in its deferred form and say which UUID it got.
 pub async fn create(target: &Endpoint, namespace: &Namespace, options: &[u8]) -> Result<Uuid> {
-    run_create(target, namespace, options).await?;
+    if options::is_capped(options) && options::is_clustered(options) {
+        // Only a conversion makes such a collection, on the source as here: `create` refuses it (code 6049200).
+        let clustered = read::without(options, &["capped", "size", "max"]);
+        run_create(target, namespace, clustered.as_bytes()).await?;
+        let conversion =
+            doc! {"convertToCapped": &namespace.coll, "size": options::UNBOUNDED, "writeConcern": majority()};
+        let converted = target.command(&namespace.db, conversion).await;
+        converted.map_err(|error| error.context(format!("creating {namespace}")))?;
+    } else {
+        run_create(target, namespace, options).await?;
+    }
     match existing(target, namespace).await? {
         Existing::Collection(uuid) => Ok(uuid),
         _ => Err(Error::new(

@@ -7,7 +7,7 @@ use crate::sync::endpoint::raw::{self, Element, Writer};
 
 /// What a capped collection may hold on the target before completion: it never overflows by itself. The server's
 /// bound is 2^50.
-const UNBOUNDED: i64 = 1 << 49;
+pub const UNBOUNDED: i64 = 1 << 49;
 
 /// Options of `create` that are the server's own business: `temp` is refused (code 72), `idIndex` follows from
 /// the collation, `autoIndexId` is long gone.
@@ -27,6 +27,11 @@ fn truthy(options: &[u8], name: &str) -> bool {
 /// Whether the collection is capped.
 pub fn is_capped(options: &[u8]) -> bool {
     truthy(options, "capped")
+}
+
+/// Whether its documents are kept in an index on `_id`.
+pub fn is_clustered(options: &[u8]) -> bool {
+    truthy(options, "clusteredIndex")
 }
 
 /// Whether it has a default collation.

@@ -111,7 +111,9 @@ async fn read_all(
                 return Ok(Outcome::Copied);
             }
             Err(error)
-                if collection.is_capped() && error.code().is_some_and(|code| INTERRUPTED.contains(&code)) =>
+                if collection.is_capped()
+                    && last.is_some()
+                    && error.code().is_some_and(|code| INTERRUPTED.contains(&code)) =>
             {
                 return match read::locate(&ctx.source, collection.uuid).await? {
                     Some(_) => Ok(Outcome::Broken),
