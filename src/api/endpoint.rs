@@ -25,7 +25,8 @@ pub struct SourceSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uri_secret_ref: Option<SecretKeyRef>,
     /// Secret with the keys username and password, and optionally authSource (default admin) and
-    /// authMechanism (SCRAM-SHA-256 or SCRAM-SHA-1; default negotiated). The user needs the roles
+    /// authMechanism (SCRAM-SHA-256 or SCRAM-SHA-1; default negotiated). With authMechanism MONGODB-X509 the
+    /// client certificate is the login: no password, and tls.clientCertSecretRef is required. The user needs the roles
     /// readAnyDatabase and clusterMonitor. A change is picked up within a minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_secret_ref: Option<SecretRef>,
@@ -35,6 +36,12 @@ pub struct SourceSpec {
     /// See [`ReadPreference`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read_preference: Option<ReadPreference>,
+    /// Compression offered to the servers, in order of preference; they take the first that they know. Default
+    /// none. It costs CPU here and on the server: worth it on a link slower than about 1 Gbit/s. In place of what
+    /// the connection string says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 3))]
+    pub compressors: Vec<Compressor>,
 }
 
 /// The replica set that is written.
@@ -53,13 +60,20 @@ pub struct TargetSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uri_secret_ref: Option<SecretKeyRef>,
     /// Secret with the keys username and password, and optionally authSource (default admin) and
-    /// authMechanism (SCRAM-SHA-256 or SCRAM-SHA-1; default negotiated). The user needs the roles
+    /// authMechanism (SCRAM-SHA-256 or SCRAM-SHA-1; default negotiated). With authMechanism MONGODB-X509 the
+    /// client certificate is the login: no password, and tls.clientCertSecretRef is required. The user needs the roles
     /// readWriteAnyDatabase, clusterMonitor and restore. A change is picked up within a minute.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_secret_ref: Option<SecretRef>,
     /// TLS settings. TLS itself is turned on by this block, by "mongodb+srv://" or by "tls=true" in the uri.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
+    /// Compression offered to the servers, in order of preference; they take the first that they know. Default
+    /// none. It costs CPU here and on the server: worth it on a link slower than about 1 Gbit/s. In place of what
+    /// the connection string says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 3))]
+    pub compressors: Vec<Compressor>,
 }
 
 /// A Secret in the namespace of the resource.
@@ -103,6 +117,11 @@ pub struct Tls {
     /// Certificate authorities (PEM) to trust in place of the public ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca: Option<CertificateAuthority>,
+    /// Secret with a client certificate: the keys tls.crt and tls.key (PEM, as in Secrets of type kubernetes.io/tls),
+    /// and tls.keyPassword if the key is encrypted. Shown to servers that ask for one; it is the login where
+    /// authMechanism is MONGODB-X509.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_cert_secret_ref: Option<SecretRef>,
 }
 
 /// Where a CA bundle is kept.
@@ -132,4 +151,16 @@ pub enum ReadPreference {
     SecondaryPreferred,
     /// The nearest member.
     Nearest,
+}
+
+/// Compression of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Compressor {
+    /// The best ratio for its cost.
+    Zstd,
+    /// The least CPU.
+    Snappy,
+    /// What every server knows.
+    Zlib,
 }

@@ -60,7 +60,7 @@ pub fn parse(
     if let Some(timeout) = operation_timeout {
         endpoint = endpoint.with_operation_timeout(timeout);
     }
-    Ok(endpoint)
+    endpoint.checked().map_err(|error| wrong(format!("{error}: name its file in tlsCertificateKeyFile")))
 }
 
 fn read_preference(name: &str) -> Result<ReadPreference, String> {

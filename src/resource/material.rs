@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use crate::api::endpoint::{ReadPreference as ApiReadPreference, SecretKeyRef, SecretRef, Tls};
+use crate::api::endpoint::{Compressor, ReadPreference as ApiReadPreference, SecretKeyRef, SecretRef, Tls};
 use crate::api::{ClusterSync, ClusterSyncSpec, OnExistingData as ApiOnExistingData, State};
 use crate::sync::config::{
     DEFAULT_METADATA_DATABASE, Holder, InitialSync, Limits, OnExistingData, Replication, SyncConfig,
 };
-use crate::sync::endpoint::{Credentials, EndpointConfig, ReadPreference};
+use crate::sync::endpoint::{Compression, Credentials, EndpointConfig, ReadPreference};
 use crate::sync::scope::Scope;
 use crate::sync::{Desired, DesiredState};
 
@@ -39,7 +39,17 @@ struct EndpointMaterial {
     confidential: bool,
     login: Option<Login>,
     ca: Option<Vec<u8>>,
+    certificate: Option<Certificate>,
+    compression: Vec<Compression>,
     read_preference: ReadPreference,
+}
+
+/// A client certificate with its key, one after the other.
+#[derive(Clone, PartialEq, Eq)]
+struct Certificate {
+    origin: Reference,
+    pem: Vec<u8>,
+    key_password: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -63,6 +73,7 @@ impl Material {
                 uri_secret: spec.source.uri_secret_ref.as_ref(),
                 credentials: spec.source.credentials_secret_ref.as_ref(),
                 tls: spec.source.tls.as_ref(),
+                compressors: &spec.source.compressors,
                 read_preference: read_preference(spec.source.read_preference.unwrap_or_default()),
             },
             fetched,
@@ -74,6 +85,7 @@ impl Material {
                 uri_secret: spec.target.uri_secret_ref.as_ref(),
                 credentials: spec.target.credentials_secret_ref.as_ref(),
                 tls: spec.target.tls.as_ref(),
+                compressors: &spec.target.compressors,
                 read_preference: ReadPreference::Primary,
             },
             fetched,
@@ -129,6 +141,7 @@ struct EndpointRefs<'a> {
     uri_secret: Option<&'a SecretKeyRef>,
     credentials: Option<&'a SecretRef>,
     tls: Option<&'a Tls>,
+    compressors: &'a [Compressor],
     read_preference: ReadPreference,
 }
 
@@ -156,7 +169,11 @@ impl EndpointMaterial {
                 Some(fetched.bytes(&reference, key)?.to_vec())
             }
         };
-        Ok(Self { origin, uri, confidential, login, ca, read_preference: refs.read_preference })
+        let certificate = refs.tls.and_then(|tls| tls.client_cert_secret_ref.as_ref());
+        let certificate = certificate.map(|secret| Certificate::resolve(secret, fetched)).transpose()?;
+        let compression = refs.compressors.iter().copied().map(compression).collect();
+        let read_preference = refs.read_preference;
+        Ok(Self { origin, uri, confidential, login, ca, certificate, compression, read_preference })
     }
 
     fn parse(&self) -> Result<EndpointConfig, Unusable> {
@@ -173,18 +190,53 @@ impl EndpointMaterial {
                 .with_ca(ca)
                 .map_err(|error| Unusable::invalid(format!("{origin}, with tls.ca: {error}")))?;
         }
-        Ok(endpoint.with_read_preference(self.read_preference))
+        if let Some(certificate) = &self.certificate {
+            endpoint = endpoint
+                .with_client_certificate(&certificate.pem, certificate.key_password.as_deref())
+                .map_err(|error| Unusable::invalid(format!("{}: {error}", certificate.origin)))?;
+        }
+        let endpoint = endpoint.checked().map_err(|error| {
+            Unusable::invalid(format!("{origin}: {error}: name its Secret in tls.clientCertSecretRef"))
+        })?;
+        Ok(endpoint.with_compression(&self.compression).with_read_preference(self.read_preference))
+    }
+}
+
+impl Certificate {
+    fn resolve(secret: &SecretRef, fetched: &Fetched) -> Result<Self, Unusable> {
+        let origin = Reference::from(secret);
+        let pem = [fetched.bytes(&origin, "tls.crt")?, b"\n", fetched.bytes(&origin, "tls.key")?].concat();
+        let key_password = fetched.optional_text(&origin, "tls.keyPassword")?;
+        Ok(Self { origin, pem, key_password })
+    }
+}
+
+fn compression(compressor: Compressor) -> Compression {
+    match compressor {
+        Compressor::Zstd => Compression::Zstd,
+        Compressor::Snappy => Compression::Snappy,
+        Compressor::Zlib => Compression::Zlib,
     }
 }
 
 impl Login {
     fn resolve(secret: &SecretRef, fetched: &Fetched) -> Result<Self, Unusable> {
         let origin = Reference::from(secret);
+        let auth_mechanism = fetched.optional_text(&origin, "authMechanism")?;
+        // The certificate's subject is the name then, and the certificate the proof.
+        let by_certificate = auth_mechanism.as_deref() == Some("MONGODB-X509");
+        let text = |key| {
+            if by_certificate {
+                fetched.optional_text(&origin, key).map(Option::unwrap_or_default)
+            } else {
+                fetched.text(&origin, key)
+            }
+        };
         Ok(Self {
-            username: fetched.text(&origin, "username")?,
-            password: fetched.text(&origin, "password")?,
+            username: text("username")?,
+            password: text("password")?,
             auth_source: fetched.optional_text(&origin, "authSource")?,
-            auth_mechanism: fetched.optional_text(&origin, "authMechanism")?,
+            auth_mechanism,
             origin,
         })
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use crate::api::endpoint::{CaKeyRef, CertificateAuthority, SecretKeyRef, SecretRef, Tls};
+use crate::api::endpoint::{CaKeyRef, CertificateAuthority, SecretKeyRef, SecretRef};
 use crate::api::{ClusterSyncSpec, SECRET_LABEL};
 
 use super::Unusable;
@@ -123,11 +123,13 @@ pub fn references(spec: &ClusterSyncSpec) -> BTreeSet<Reference> {
     let keys = [&source.uri_secret_ref, &target.uri_secret_ref];
     let secrets = [&source.credentials_secret_ref, &target.credentials_secret_ref];
     let tls = [&source.tls, &target.tls];
-    let ca = tls.into_iter().flatten().filter_map(|Tls { ca }| ca.as_ref());
+    let ca = tls.into_iter().flatten().filter_map(|tls| tls.ca.as_ref());
+    let certificates = tls.into_iter().flatten().filter_map(|tls| tls.client_cert_secret_ref.as_ref());
     keys.into_iter()
         .flatten()
         .map(Reference::from)
         .chain(secrets.into_iter().flatten().map(Reference::from))
+        .chain(certificates.map(Reference::from))
         .chain(ca.filter_map(|ca| ca_location(ca).map(|(reference, _)| reference)))
         .collect()
 }

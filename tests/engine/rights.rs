@@ -1,7 +1,5 @@
 //! With access control: the documented rights are enough, and what is missing is named.
 
-use std::os::unix::fs::PermissionsExt;
-
 use clustersync::sync::endpoint::Credentials;
 use clustersync::sync::{DesiredState, Phase, Reason};
 use mongodb::Client;
@@ -11,9 +9,8 @@ use mongodb::options::{ClientOptions, Credential, IndexOptions};
 use crate::clone::index;
 use crate::lab::mongod::{Options, ReplicaSet};
 use crate::lab::process::Folder;
-use crate::world::{Sync, World};
-
-const PASSWORD: &str = "correct-horse";
+use crate::lab::secure::{PASSWORD, key_file};
+use crate::world::{Sync, World, shared};
 
 fn login(username: &str) -> Credentials {
     Credentials {
@@ -38,11 +35,8 @@ async fn create_user(admin: &Client, name: &str, roles: &[&str]) {
 }
 
 async fn guarded(name: &str, folder: &Folder) -> (ReplicaSet, Client) {
-    let key = folder.0.join("key");
-    std::fs::write(&key, "c2hhcmVkLWJ5LXRoZS1tZW1iZXJz").unwrap();
-    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
     let mut options = Options::new(name);
-    options.extra = vec!["--auth".to_owned(), "--keyFile".to_owned(), key.display().to_string()];
+    options.extra = vec!["--auth".to_owned(), "--keyFile".to_owned(), key_file(&folder.0)];
     let set = ReplicaSet::start(options).await;
     // The first user may be created from the same host without being one.
     create_user(&set.members[0].direct().await, "root", &["root"]).await;
@@ -89,5 +83,47 @@ async fn the_documented_rights_are_enough_and_fewer_are_named() {
     sync.want(DesiredState::Completed);
     sync.phase(Phase::Completed).await;
     world.assert_identical(false).await;
+    sync.stop().await;
+}
+
+/// A role of one's own that holds what is asked for in preflight, but not the right to read `local`.
+#[tokio::test]
+async fn without_the_right_to_read_local_a_sync_says_what_it_cannot_check() {
+    let folder = Folder::new("keys");
+    let (source, source_root) = guarded("nolocal", &folder).await;
+    let (_, target) = shared().await;
+    let everywhere = doc! {"resource": {"db": "", "collection": ""}, "actions": [
+        "find", "changeStream", "listCollections", "listIndexes", "collStats",
+    ]};
+    let cluster = doc! {"resource": {"cluster": true}, "actions": ["listDatabases", "replSetGetConfig"]};
+    let role = doc! {"createRole": "copier", "privileges": [everywhere, cluster], "roles": []};
+    source_root.database("admin").run_command(role).await.unwrap();
+    create_user(&source_root, "reader", &["copier"]).await;
+    let world = World {
+        source_uri: source.uri(),
+        target_uri: target.uri(),
+        source: source_root,
+        target: target.client().await,
+        db: "nolocal".to_owned(),
+    };
+    world.fill("c", 300, 50).await;
+    let mut config = world.config();
+    config.source = config.source.with_credentials(login("reader")).unwrap();
+    let sync = Sync::start(config.clone());
+    sync.phase(Phase::Streaming).await;
+    world.coll("c").update_many(doc! {}, doc! {"$inc": {"n": 1}}).await.unwrap();
+    world.caught_up(&sync).await;
+    let said = |report: &clustersync::sync::Report| {
+        report.warnings.iter().any(|warning| warning.contains("may not read 'local'"))
+    };
+    assert!(said(&sync.report()), "{:?}", sync.report().warnings);
+    sync.stop().await;
+    // A resume cannot check either, goes on, and says so.
+    let sync = Sync::start(config);
+    sync.phase(Phase::Streaming).await;
+    world.coll("c").delete_many(doc! {"n": {"$lt": 9}}).await.unwrap();
+    world.caught_up(&sync).await;
+    assert!(said(&sync.report()), "{:?}", sync.report().warnings);
+    world.assert_identical(true).await;
     sync.stop().await;
 }

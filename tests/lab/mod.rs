@@ -4,8 +4,10 @@
 
 pub mod compare;
 pub mod control_plane;
+pub mod dns;
 pub mod mongod;
 pub mod process;
+pub mod secure;
 
 use std::path::PathBuf;
 use std::process::Command;

@@ -13,6 +13,7 @@ mod lifecycle;
 mod reference;
 mod replicas;
 mod rights;
+mod secure;
 mod site;
 mod status;
 mod undecodable;

@@ -7,4 +7,5 @@ mod lab;
 mod api;
 mod command_line;
 mod life;
+mod secure;
 mod stand;

@@ -1,6 +1,6 @@
 //! A pair of replica sets, and `serve` processes between them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use mongodb::bson::{Document, doc};
@@ -106,12 +106,20 @@ pub struct Serve {
 impl Serve {
     /// With its port appended; returns once it listens.
     pub fn start(args: &[String]) -> Self {
+        Self::start_by(|program, args| (program.to_owned(), args), args)
+    }
+
+    /// Started as `wrap` says.
+    pub fn start_by(
+        wrap: impl FnOnce(&Path, Vec<String>) -> (PathBuf, Vec<String>),
+        args: &[String],
+    ) -> Self {
         let port = crate::lab::free_port();
         let mut all = args.to_vec();
         all.push(format!("--port={port}"));
         let folder = Folder::new("serve");
-        let program = Path::new(env!("CARGO_BIN_EXE_clustersync"));
-        let mut process = Process::start(program, &all, &[], &folder.0, "serve");
+        let (program, all) = wrap(Path::new(env!("CARGO_BIN_EXE_clustersync")), all);
+        let mut process = Process::start(&program, &all, &[], &folder.0, "serve");
         let began = Instant::now();
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(process.is_running(), "{}", process.output());

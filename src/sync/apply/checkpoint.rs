@@ -67,6 +67,7 @@ impl Checkpointer {
             Ok(witness) => Ok(witness.map(oplog::Witness::to_document)),
             Err(error) if error.reason() == Reason::NotAuthorized => {
                 self.may_read_oplog = false;
+                self.ctx.progress.warn(oplog::NOT_READABLE);
                 Ok(None)
             }
             Err(error) => Err(error),

@@ -8,8 +8,8 @@ use mongodb::Client;
 use mongodb::bson::{Document, RawDocumentBuf};
 use mongodb::options::{ReadPreference as DriverReadPreference, ReadPreferenceOptions, SelectionCriteria};
 
+use super::config::{EndpointConfig, Feature, ReadPreference};
 use super::failure;
-use super::uri::{EndpointConfig, Feature, ReadPreference};
 use crate::sync::error::{Error, Reason, Result};
 
 /// Which end; decides the reason of a connection error.

@@ -1,6 +1,7 @@
 //! One end of a sync: how to reach it, what it is, and raw commands and cursors.
 
 pub mod client;
+pub mod config;
 pub mod cursor;
 pub mod failure;
 pub mod identity;
@@ -9,4 +10,5 @@ pub mod raw;
 pub mod uri;
 
 pub use client::Endpoint;
-pub use uri::{Credentials, EndpointConfig, Feature, ReadPreference, UriError};
+pub use config::{Compression, Credentials, EndpointConfig, Feature, ReadPreference};
+pub use uri::UriError;

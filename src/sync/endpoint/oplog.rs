@@ -36,6 +36,10 @@ impl Witness {
     }
 }
 
+/// What is said where the oplog must not be read.
+pub const NOT_READABLE: &str = "the source's user may not read 'local': a rewound source cannot be recognised, and \
+    the oplog window is not known";
+
 /// The majority-committed entry at exactly `time`, if there is one.
 pub async fn witness_at(source: &Endpoint, time: Timestamp) -> Result<Option<Witness>> {
     let found = first(

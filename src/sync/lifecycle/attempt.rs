@@ -229,8 +229,7 @@ impl Attempt<'_> {
         let Some(witness) = record.witness else { return Ok(()) };
         match oplog::check_witness(source, oplog::Witness { time: witness.time, term: witness.term }).await {
             Err(error) if error.reason() == Reason::NotAuthorized => {
-                warnings
-                    .push("the source's user may not read 'local': its history cannot be checked".to_owned());
+                warnings.push(oplog::NOT_READABLE.to_owned());
                 Ok(())
             }
             other => other,

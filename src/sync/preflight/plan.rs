@@ -71,10 +71,7 @@ pub async fn plan(
     let witness = match oplog::witness_at(source, time).await {
         Ok(witness) => witness,
         Err(error) if error.reason() == Reason::NotAuthorized => {
-            warnings.push(
-                "the source's user may not read 'local': a rewound source and the oplog window cannot be checked"
-                    .to_owned(),
-            );
+            warnings.push(oplog::NOT_READABLE.to_owned());
             None
         }
         Err(error) => return Err(error),
