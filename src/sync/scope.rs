@@ -8,7 +8,7 @@ use mongodb::bson::{Bson, Document, doc};
 pub struct ScopeError(String);
 
 /// Databases of the server's own.
-const SYSTEM_DATABASES: [&str; 3] = ["admin", "config", "local"];
+pub const SYSTEM_DATABASES: [&str; 3] = ["admin", "config", "local"];
 
 /// Patterns in a scope at most, as in the resource.
 const MOST: usize = 256;
@@ -24,7 +24,7 @@ const LONGEST_DATABASE: usize = 63;
 pub struct Scope {
     include: Vec<String>,
     exclude: Vec<String>,
-    reserved: Option<String>,
+    reserved: Vec<String>,
 }
 
 impl Scope {
@@ -33,14 +33,14 @@ impl Scope {
         Ok(Self {
             include: normalize("include", include)?,
             exclude: normalize("exclude", exclude)?,
-            reserved: None,
+            reserved: Vec::new(),
         })
     }
 
-    /// With a database that is never in scope: the one of the durable state.
+    /// With a further database that is never in scope: one of the durable state.
     #[must_use]
     pub fn with_reserved(mut self, db: &str) -> Self {
-        self.reserved = Some(db.to_owned());
+        self.reserved.push(db.to_owned());
         self
     }
 
@@ -57,7 +57,10 @@ impl Scope {
 
     /// Whether any collection of `db` could be in scope: spares listing the others.
     pub fn may_contain_db(&self, db: &str) -> bool {
-        if db.is_empty() || SYSTEM_DATABASES.contains(&db) || self.reserved.as_deref() == Some(db) {
+        if db.is_empty()
+            || SYSTEM_DATABASES.contains(&db)
+            || self.reserved.iter().any(|reserved| reserved == db)
+        {
             return false;
         }
         let database = |pattern: &String| split(pattern).is_some_and(|(db_part, _)| glob(db_part, db));
@@ -96,7 +99,7 @@ impl Scope {
             return doc! {"ns": {"$in": names}};
         }
         let mut never: Vec<Bson> = SYSTEM_DATABASES.iter().map(|&db| db.into()).collect();
-        never.extend(self.reserved.as_deref().map(Bson::from));
+        never.extend(self.reserved.iter().map(Bson::from));
         let mut clauses: Vec<Document> = vec![doc! {"ns.db": {"$nin": never}}];
         if !self.include.is_empty() {
             clauses.push(

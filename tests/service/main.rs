@@ -5,6 +5,7 @@
 mod lab;
 
 mod api;
+mod back;
 mod command_line;
 mod life;
 mod secure;

@@ -33,7 +33,8 @@ pub async fn by_uuid(source: &Endpoint, uuid: Uuid) -> Result<Option<SourceColle
     Ok(None)
 }
 
-async fn databases(source: &Endpoint) -> Result<Vec<String>> {
+/// Names of all databases.
+pub async fn databases(source: &Endpoint) -> Result<Vec<String>> {
     let reply = source.command_anywhere("admin", doc! {"listDatabases": 1, "nameOnly": true}).await?;
     let names = reply.get_array("databases").into_iter().flatten();
     Ok(names.filter_map(|one| one.as_document()?.get_str("name").ok().map(str::to_owned)).collect())

@@ -273,8 +273,16 @@ impl Attempt<'_> {
         add_finished_partitions(store, &catalog, &progress).await?;
         progress.follow(&catalog);
         tracing::debug!(stage = ?record.stage, "resuming");
+        let mut config = Arc::clone(self.config);
+        for db in &record.reserved {
+            let config = Arc::make_mut(&mut config);
+            config.scope = config.scope.clone().with_reserved(db);
+            progress.warn(&format!(
+                "the database {db} holds the state of a sync that writes to the source: not copied"
+            ));
+        }
         Ok(Context {
-            config: Arc::clone(self.config),
+            config,
             source: source.clone(),
             target: store.target().clone(),
             store: store.clone(),

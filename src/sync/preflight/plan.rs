@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use mongodb::bson::doc;
 
-use super::Found;
+use super::{Found, foreign};
 use crate::sync::catalog::{create, read};
 use crate::sync::config::{Desired, OnExistingData, SyncConfig};
 use crate::sync::endpoint::{Endpoint, oplog};
@@ -34,10 +34,13 @@ pub async fn plan(
     desired: &Desired,
 ) -> Result<(SyncRecord, Vec<String>)> {
     store.clear().await?;
-    super::check_loop(source, &config.metadata_database, &found.target).await?;
-    let (token, time) = reader::start(source, &config.scope).await?;
-    let catalogue = read::read(source, &config.scope, time).await?;
     let mut warnings = Vec::new();
+    let mut reserved = foreign::state_databases(source).await?;
+    foreign::check_loop(source, &reserved, &found.target).await?;
+    reserved.retain(|db| config.scope.may_contain_db(db));
+    let scope = reserved.iter().fold(config.scope.clone(), |scope, db| scope.with_reserved(db));
+    let (token, time) = reader::start(source, &scope).await?;
+    let catalogue = read::read(source, &scope, time).await?;
     if !catalogue.unsupported.is_empty() {
         let names = catalogue.unsupported.iter().map(|one| format!("{} ({})", one.namespace, one.what));
         let names = listed(names);
@@ -86,6 +89,7 @@ pub async fn plan(
         target: Side { set_name: found.target.set_name.clone(), set_id: found.target.set_id.clone() },
         include: config.scope.include().to_vec(),
         exclude: config.scope.exclude().to_vec(),
+        reserved,
         stage: Stage::Planning,
         lanes,
         catalogue_time: Some(time),
@@ -103,6 +107,12 @@ pub async fn plan(
         handled_restart: desired.restart.clone(),
     };
     record_all(source, store, &record, &catalogue, &namespaces, &token).await?;
+    // Again: the opposite direction may have been planned at the same time, and saw nothing of ours.
+    let opposite = foreign::check_loop(source, &foreign::state_databases(source).await?, &found.target).await;
+    if let Err(error) = opposite {
+        store.clear().await?;
+        return Err(error);
+    }
     tracing::info!(collections = namespaces.len(), time = %time, "the catalogue is recorded");
     Ok((SyncRecord { stage: Stage::Cloning, ..record }, warnings))
 }

@@ -101,6 +101,9 @@ pub struct SyncRecord {
     pub include: Vec<String>,
     /// Scope.
     pub exclude: Vec<String>,
+    /// Databases on the source that hold the state of other syncs: never in scope.
+    #[serde(default)]
+    pub reserved: Vec<String>,
     /// How far.
     pub stage: Stage,
     /// Lanes; changes only while drained.
