@@ -18,6 +18,10 @@ test: ## run all tests, on real mongods and a real control plane
 	@scripts/tools.sh mongod mongod-6.0.5 control-plane
 	$(CARGO) test --all-targets
 
+soak: ## random workloads with kills, over server versions and fallbacks (MINUTES=n, default 12; SEED=n)
+	@scripts/tools.sh mongod mongod-6.0.5
+	$(CARGO) test --test engine -- --ignored --nocapture soak::
+
 bench: ## the engine against bare programs, in one run; ratios count (ROUNDS=n, default 3)
 	@scripts/tools.sh mongod
 	$(CARGO) run --release --example bench
@@ -30,4 +34,4 @@ lint: ## format, lints as errors, generated files up to date
 generate: ## write generated files anew: CRD, install.yaml
 	scripts/generate.sh
 
-.PHONY: help tools demo test bench lint generate
+.PHONY: help tools demo test soak bench lint generate

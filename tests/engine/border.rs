@@ -86,15 +86,13 @@ async fn a_database_that_is_dropped_takes_only_what_is_in_scope() {
 }
 
 async fn with_less(db: &str, features: &[Feature]) -> Vec<String> {
-    let world = World::shared(db).await;
+    let world = World { avoid: features.to_vec(), ..World::shared(db).await };
     world.fill("c", 500, 10).await;
     world.src().run_command(doc! {"create": "v", "viewOn": "c", "pipeline": []}).await.unwrap();
     world.src().run_command(doc! {"create": "cap", "capped": true, "size": 4096}).await.unwrap();
     let index = doc! {"createIndexes": "c", "indexes": [{"key": {"n": 1}, "name": "n", "hidden": true}]};
     world.src().run_command(index).await.unwrap();
-    let mut config = world.config();
-    config.source = features.iter().fold(config.source, |source, feature| source.without(*feature));
-    let sync = Sync::start(config);
+    let sync = world.start();
     let writer = {
         let collection = world.coll("c");
         tokio::spawn(async move {
@@ -180,4 +178,54 @@ async fn an_index_that_refuses_a_document_gives_way() {
     sync.phase(Phase::Completed).await;
     world.assert_identical(false).await;
     sync.stop().await;
+}
+
+/// Patterns (`#` stands for the test's name), and what of the databases `#a` and `#b` they let through.
+const FILTERS: &[(&[&str], &[&str], &[&str])] = &[
+    (&["#a.*"], &[], &["a.x", "a.tmp_x", "a.y.z", "a.late"]),
+    (&["#a"], &["#a.tmp_*"], &["a.x", "a.y.z", "a.late"]),
+    (&["#a.x", "#b.late"], &[], &["a.x", "b.late"]),
+    (&["#?.x"], &["#b.*"], &["a.x"]),
+    (&["#*.*x"], &[], &["a.x", "a.tmp_x", "b.x", "b.tmp_x"]),
+    (&["#*.y.?"], &["#a.*"], &["b.y.z"]),
+    (&["#*.*"], &["#*.x", "#?.late"], &["a.tmp_x", "a.y.z", "b.tmp_x", "b.y.z"]),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn filters_before_and_after_a_namespace_appears() {
+    for (number, (include, exclude, expected)) in FILTERS.iter().enumerate() {
+        let world = World::shared(&format!("filter{number}")).await;
+        let both =
+            |suffix: &str| (world.source.database(&format!("{}{suffix}", world.db)), suffix.to_owned());
+        for (db, _) in [both("a"), both("b")] {
+            for name in ["x", "tmp_x", "y.z"] {
+                db.collection::<Document>(name).insert_one(doc! {"_id": 1}).await.unwrap();
+            }
+        }
+        let patterns = |all: &[&str]| -> Vec<String> {
+            all.iter().map(|pattern| pattern.replace('#', &world.db)).collect()
+        };
+        let mut config = world.config();
+        config.scope = Scope::new(&patterns(include), &patterns(exclude)).unwrap();
+        let sync = Sync::start(config);
+        sync.phase(Phase::Streaming).await;
+        let mut found = Vec::new();
+        for (db, suffix) in [both("a"), both("b")] {
+            for name in ["x", "tmp_x", "y.z", "late"] {
+                db.collection::<Document>(name).insert_one(doc! {"_id": 2}).await.unwrap();
+            }
+            world.caught_up(&sync).await;
+            let target = world.target.database(db.name());
+            for name in target.list_collection_names().await.unwrap() {
+                let documents = target.collection::<Document>(&name).count_documents(doc! {}).await.unwrap();
+                assert_eq!(documents, if name == "late" { 1 } else { 2 }, "{}.{name}", db.name());
+                found.push(format!("{suffix}.{name}"));
+            }
+        }
+        found.sort();
+        let mut expected: Vec<&str> = expected.to_vec();
+        expected.sort_unstable();
+        assert_eq!(found, expected, "include {include:?}, exclude {exclude:?}");
+        sync.stop().await;
+    }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use clustersync::sync::endpoint::Feature;
 use clustersync::sync::{Desired, DesiredState, Phase, Report, Share, spawn};
 use mongodb::bson::{Document, doc};
 use tokio::sync::watch;
@@ -25,6 +26,7 @@ impl Worker {
             ("CLUSTERSYNC_TEST_TARGET", world.target_uri.clone()),
             ("CLUSTERSYNC_TEST_DB", world.db.clone()),
             ("CLUSTERSYNC_TEST_LIMIT", bytes_per_second.to_string()),
+            ("CLUSTERSYNC_TEST_AVOID", format!("{:?}", world.avoid)),
         ]
         .map(|(name, value)| (name.to_owned(), value));
         let args = ["kill::worker_process", "--exact", "--ignored", "--nocapture"].map(str::to_owned);
@@ -87,6 +89,10 @@ async fn worker_process() {
         source: client().await,
         target: client().await,
         db: get("DB"),
+        avoid: [Feature::RawUpdates, Feature::ListCatalog]
+            .into_iter()
+            .filter(|feature| get("AVOID").contains(&format!("{feature:?}")))
+            .collect(),
     };
     let mut config = world.config();
     config.limits.bytes_per_second = get("LIMIT").parse().unwrap();

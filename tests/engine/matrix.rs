@@ -5,7 +5,13 @@ use clustersync::sync::{DesiredState, Phase};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use mongodb::Database;
-use mongodb::bson::{Bson, Decimal128, Document, Timestamp, doc};
+use mongodb::bson::oid::ObjectId;
+use mongodb::bson::raw::cstr;
+use mongodb::bson::spec::BinarySubtype;
+use mongodb::bson::{
+    Binary, Bson, DateTime, Decimal128, Document, JavaScriptCodeWithScope, RawDocumentBuf, Regex, Timestamp,
+    doc,
+};
 
 use crate::world::{Sync, World};
 
@@ -22,6 +28,74 @@ async fn insert(db: &Database, name: &str, documents: Vec<Document>) {
 
 fn numbered(from: i32, to: i32) -> Vec<Document> {
     (from..to).map(|n| doc! {"_id": n, "a": n, "b": format!("{n}"), "list": [n, n + 1]}).collect()
+}
+
+const ZERO: Bson = Bson::Timestamp(Timestamp { time: 0, increment: 0 });
+
+fn binary(subtype: BinarySubtype) -> Bson {
+    Bson::Binary(Binary { subtype, bytes: vec![1, 2, 3, 0, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16] })
+}
+
+/// One of each kind that may be an `_id`, and what compares close to each other.
+fn ids() -> Vec<Bson> {
+    let decimal = |text: &str| Bson::Decimal128(text.parse().unwrap());
+    vec![
+        Bson::MinKey,
+        Bson::MaxKey,
+        Bson::Null,
+        1.into(),
+        2_i64.into(),
+        2.5.into(),
+        f64::NAN.into(),
+        f64::INFINITY.into(),
+        f64::NEG_INFINITY.into(),
+        0.0.into(),
+        f64::MIN_POSITIVE.into(),
+        i64::MAX.into(),
+        9_007_199_254_740_993_i64.into(),
+        9_007_199_254_740_992.0.into(),
+        decimal("3.10"),
+        decimal("1E-6176"),
+        decimal("9007199254740993.5"),
+        "text".into(),
+        "".into(),
+        "te\u{0}xt".into(),
+        Bson::Symbol("symbol".to_owned()),
+        doc! {}.into(),
+        doc! {"a": 1, "b": [1, {"c": 2}]}.into(),
+        doc! {"b": [1], "a": 1}.into(),
+        binary(BinarySubtype::Generic),
+        binary(BinarySubtype::Uuid),
+        binary(BinarySubtype::UuidOld),
+        binary(BinarySubtype::UserDefined(0x80)),
+        ObjectId::from_bytes([7; 12]).into(),
+        true.into(),
+        false.into(),
+        DateTime::from_millis(-62_135_596_800_000).into(),
+        DateTime::from_millis(1).into(),
+        Bson::Timestamp(Timestamp { time: 7, increment: 9 }),
+        ZERO,
+        Bson::JavaScriptCode("f()".to_owned()),
+        Bson::JavaScriptCodeWithScope(JavaScriptCodeWithScope {
+            code: "f(x)".to_owned(),
+            scope: doc! {"x": 1},
+        }),
+    ]
+}
+
+/// One of each kind of value.
+fn values() -> Document {
+    let decimals = ["NaN", "Infinity", "-Infinity", "-0", "0E+3", "1.0", "1.00", "1E+3"];
+    let decimals: Vec<Bson> = decimals.iter().map(|text| Bson::Decimal128(text.parse().unwrap())).collect();
+    let regex = Regex { pattern: "^a".try_into().unwrap(), options: "i".try_into().unwrap() };
+    doc! {
+        "int": 1, "long": 1_i64, "double": 1.0, "minus": -0.0, "nan": f64::NAN, "inf": f64::INFINITY,
+        "decimals": decimals, "string": "same", "symbol": Bson::Symbol("same".to_owned()),
+        "undefined": Bson::Undefined, "null": Bson::Null, "regex": Bson::RegularExpression(regex),
+        "code": Bson::JavaScriptCode("f()".to_owned()), "min": Bson::MinKey, "max": Bson::MaxKey,
+        "list": [1, 1_i64, 1.0, [], {}, [[1]]], "date": DateTime::from_millis(i64::MAX), "zero": ZERO,
+        "nested": {"zero": ZERO}, "bytes": binary(BinarySubtype::Md5), "empty": "",
+    }
 }
 
 macro_rules! case {
@@ -390,6 +464,89 @@ fn cases() -> Vec<(&'static str, Case)> {
             }),
         ),
         (
+            "documents of every type",
+            case!(db, p, {
+                let typed = name(&p, "types");
+                let ids = ids();
+                for id in &ids {
+                    let mut document = doc! {"_id": id.clone()};
+                    document.extend(values());
+                    db.collection::<Document>(&typed).insert_one(document).await.unwrap();
+                }
+                for (n, id) in ids.iter().enumerate() {
+                    let one = doc! {"_id": {"$eq": id.clone()}};
+                    let collection = db.collection::<Document>(&typed);
+                    match n % 5 {
+                        0 => collection.delete_one(one).await.map(drop).unwrap(),
+                        1 => collection
+                            .replace_one(one, doc! {"_id": id.clone(), "t": ZERO, "b": {"t": ZERO}})
+                            .await
+                            .map(drop)
+                            .unwrap(),
+                        2 => collection
+                            .update_one(one, doc! {"$set": {"int": 1_i64, "double": 1, "list.1": 1.0}})
+                            .await
+                            .map(drop)
+                            .unwrap(),
+                        3 => collection
+                            .update_one(
+                                one,
+                                vec![doc! {"$set": {"zero": {"$literal": ZERO}}}, doc! {"$unset": "int"}],
+                            )
+                            .await
+                            .map(drop)
+                            .unwrap(),
+                        _ => {}
+                    }
+                }
+                // One document, whatever the number's type.
+                let numbers = db.collection::<Document>(&name(&p, "numbers"));
+                numbers.insert_one(doc! {"_id": 1, "n": "int"}).await.unwrap();
+                numbers.update_one(doc! {"_id": 1.0}, doc! {"$set": {"n": "by double"}}).await.unwrap();
+                numbers.delete_one(doc! {"_id": 1_i64}).await.unwrap();
+                numbers.insert_one(doc! {"_id": 1.0, "n": "double"}).await.unwrap();
+                numbers.insert_one(doc! {"_id": Bson::Decimal128("2.00".parse().unwrap())}).await.unwrap();
+                numbers.update_one(doc! {"_id": 2}, doc! {"$set": {"n": -0.0}}).await.unwrap();
+                numbers.insert_one(doc! {"_id": -0.0}).await.unwrap();
+                numbers.update_one(doc! {"_id": 0}, doc! {"$set": {"n": f64::NEG_INFINITY}}).await.unwrap();
+            }),
+        ),
+        (
+            "names of fields",
+            case!(db, p, {
+                let named = name(&p, "names");
+                let mut twice = RawDocumentBuf::new();
+                twice.append(cstr!("_id"), 1);
+                twice.append(cstr!("a"), 1);
+                twice.append(cstr!("b"), 2);
+                twice.append(cstr!("a"), 3);
+                twice.append(cstr!(""), 4);
+                twice.append(cstr!("x.y"), 5);
+                twice.append(cstr!("$z"), 6);
+                db.collection::<RawDocumentBuf>(&named).insert_one(twice).await.unwrap();
+                let collection = db.collection::<Document>(&named);
+                insert(
+                    &db,
+                    &named,
+                    vec![doc! {"_id": 2, "n": {"": {"": 1}, "a.b": {"$c": 1}, "$d": [{"e.f": 1}]}}],
+                )
+                .await;
+                collection.update_one(doc! {"_id": 1}, doc! {"$set": {"later": 1}}).await.unwrap();
+                let pipelines = [
+                    vec![
+                        doc! {"$replaceWith": {"$setField": {"field": "n.m", "input": "$$ROOT", "value": {"$literal": {"$o": 1}}}}},
+                    ],
+                    vec![doc! {"$set": {"n": {"$setField": {"field": "a.b", "input": "$n", "value": 2}}}}],
+                    vec![
+                        doc! {"$replaceWith": {"$unsetField": {"field": {"$literal": "$z"}, "input": "$$ROOT"}}},
+                    ],
+                ];
+                for pipeline in pipelines {
+                    collection.update_many(doc! {}, pipeline).await.unwrap();
+                }
+            }),
+        ),
+        (
             "GridFS",
             case!(db, p, {
                 use futures::AsyncWriteExt;
@@ -461,13 +618,11 @@ async fn judge(world: &World, before_completion: bool) {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn everything_a_database_does_before_during_and_after_the_clone() {
-    let (source, target) = crate::lab::mongod::pair().await;
-    let world = World::on(&source, &target, "matrix").await;
+/// Each case before, during and after the clone.
+pub async fn around_the_clone(world: &World) {
     all(&world.src(), "before").await;
     world.fill("ballast", 20_000, 1_000).await;
-    let mut config = config(&world);
+    let mut config = config(world);
     config.limits.bytes_per_second = 8 << 20;
     let sync = Sync::start(config);
     sync.phase(Phase::Cloning).await;
@@ -475,11 +630,17 @@ async fn everything_a_database_does_before_during_and_after_the_clone() {
     sync.phase(Phase::Streaming).await;
     all(&world.src(), "after").await;
     world.caught_up(&sync).await;
-    judge(&world, true).await;
+    judge(world, true).await;
     sync.want(DesiredState::Completed);
     let report = sync.phase(Phase::Completed).await;
     let missing = report.completion.unwrap().unsuccessful_indexes;
     assert!(missing.is_empty(), "{missing:?}");
-    judge(&world, false).await;
+    judge(world, false).await;
     sync.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everything_a_database_does_before_during_and_after_the_clone() {
+    let (source, target) = crate::lab::mongod::pair().await;
+    around_the_clone(&World::on(&source, &target, "matrix").await).await;
 }

@@ -2,162 +2,30 @@
 //! `SEED=n cargo test --test engine random`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clustersync::sync::{DesiredState, Phase};
 use futures::StreamExt;
-use mongodb::Database;
-use mongodb::bson::{Bson, Document, Timestamp, doc};
+use mongodb::bson::doc;
 
 use crate::kill::Worker;
+use crate::workload::{Random, step};
 use crate::world::World;
 
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self, below: u32) -> u32 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        u32::try_from(self.0 >> 33).unwrap() % below
-    }
-
-    fn value(&mut self) -> Bson {
-        let zero = Bson::Timestamp(Timestamp { time: 0, increment: 0 });
-        match self.next(11) {
-            0 => Bson::Int64(self.next(99).into()),
-            1 => Bson::Double(f64::from(self.next(99)) / 7.0),
-            2 => format!("s{}", self.next(99)).into(),
-            3 => Bson::Null,
-            4 => Bson::Decimal128("7.70".parse().unwrap()),
-            5 => zero,
-            6 => doc! {"x": 1, "y.z": 2, "t": zero}.into(),
-            7 => vec![Bson::from(1), Bson::from("two"), Bson::Null].into(),
-            8 => Bson::Double(f64::NAN),
-            _ => i32::try_from(self.next(99)).unwrap().into(),
-        }
-    }
+/// How hard a seed is tried.
+#[derive(Clone, Copy, Debug)]
+pub struct Trial {
+    pub clients: u32,
+    pub length: Duration,
+    /// SIGKILLs of the process that runs the sync.
+    pub kills: u32,
 }
 
-async fn step(db: &Database, random: &mut Random, client: u32) {
-    let name = if random.next(2) == 0 { "main".to_owned() } else { format!("c{}", random.next(6)) };
-    let coll = db.collection::<Document>(&name);
-    let id = i32::try_from(random.next(800)).unwrap();
-    let one = doc! {"_id": id};
-    let field = format!("f{}", random.next(8));
-    let _ = match random.next(12) {
-        0 => coll.insert_one(doc! {"_id": id, "v": random.value(), "w": random.value()}).await.map(drop),
-        1 => coll.delete_one(one).await.map(drop),
-        2 => coll
-            .replace_one(one, doc! {"v": random.value(), "n": random.value()})
-            .upsert(true)
-            .await
-            .map(drop),
-        3 => coll
-            .update_one(one, doc! {"$set": {&field: random.value(), "d.e": random.value()}})
-            .upsert(true)
-            .await
-            .map(drop),
-        4 => coll.update_one(one, doc! {"$unset": {&field: 1}}).await.map(drop),
-        5 => {
-            let push = doc! {"$push": {"list": {"$each": [random.value(), random.value()], "$slice": -6}}};
-            coll.update_one(one, push).await.map(drop)
-        }
-        6 => {
-            let pipeline = vec![
-                doc! {"$set": {"g": {"$literal": random.value()}, "f1": "$f2"}},
-                doc! {"$unset": ["f2"]},
-            ];
-            coll.update_one(one, pipeline).await.map(drop)
-        }
-        7 => coll
-            .update_many(doc! {"_id": {"$gte": id, "$lt": id + 15}}, doc! {"$inc": {"count": 1}})
-            .await
-            .map(drop),
-        8 => coll.update_one(one, doc! {"$rename": {"f1": &field}}).await.map(drop),
-        9 => coll.update_one(one, doc! {"$set": {"list.1": random.value()}}).await.map(drop),
-        10 => {
-            let mut session = db.client().start_session().await.unwrap();
-            session.start_transaction().await.unwrap();
-            for n in 0..random.next(20) {
-                let in_txn = db.collection::<Document>(&format!("c{}", n % 3));
-                let key = doc! {"_id": i32::try_from(random.next(200)).unwrap()};
-                let _ = in_txn
-                    .update_one(key, doc! {"$set": {"txn": n}})
-                    .upsert(true)
-                    .session(&mut session)
-                    .await;
-            }
-            if random.next(5) == 0 {
-                session.abort_transaction().await
-            } else {
-                session.commit_transaction().await
-            }
-        }
-        _ if random.next(8) == 0 => define(db, random, client).await,
-        _ => Ok(()),
-    };
-}
-
-/// DDL of every kind, on names of one client: what it is refused is refused to the source, too.
-async fn define(db: &Database, random: &mut Random, client: u32) -> mongodb::error::Result<()> {
-    let name = format!("ddl{client}_{}", random.next(3));
-    let other = format!("ddl{client}_{}", random.next(3));
-    let mine = db.collection::<Document>(&name);
-    let number = i32::try_from(random.next(50)).unwrap();
-    let run = |command: Document| async { db.run_command(command).await.map(drop) };
-    match random.next(22) {
-        0 | 1 => mine.insert_one(doc! {"q": number}).await.map(drop),
-        2 => {
-            let many: Vec<Document> = (0..number + 1).map(|n| doc! {"q": n, "text": "some words"}).collect();
-            mine.insert_many(many).await.map(drop)
-        }
-        3 => mine.drop().await,
-        4 | 5 => {
-            let to = format!("{}.{other}", db.name());
-            let from = format!("{}.{name}", db.name());
-            let rename = doc! {"renameCollection": from, "to": to, "dropTarget": true};
-            db.client().database("admin").run_command(rename).await.map(drop)
-        }
-        6 => {
-            let index = doc! {"key": {"q": 1}, "name": "q_1", "hidden": random.next(2) == 0};
-            run(doc! {"createIndexes": &name, "indexes": [index]}).await
-        }
-        7 => {
-            let unique = doc! {"key": {"q": 1, "_id": 1}, "name": "unique", "unique": true};
-            let twin = doc! {"key": {"q": 1, "_id": 1}, "name": "twin"};
-            run(doc! {"createIndexes": &name, "indexes": [unique, twin]}).await
-        }
-        8 => {
-            let ttl = doc! {"key": {"at": 1}, "name": "at", "expireAfterSeconds": 1_000 + number};
-            let text = doc! {"key": {"text": "text"}, "name": "text"};
-            run(doc! {"createIndexes": &name, "indexes": [ttl, text]}).await
-        }
-        9 => mine.drop_index("q_1").await,
-        10 => run(doc! {"dropIndexes": &name, "index": "*"}).await,
-        11 => {
-            run(doc! {"collMod": &name, "index": {"name": "q_1", "hidden": random.next(2) == 0}}).await
-        }
-        12 => run(doc! {"collMod": &name, "index": {"name": "q_1", "expireAfterSeconds": 5_000 + number}}).await,
-        13 => run(doc! {"collMod": &name, "validator": {"q": {"$lt": number + 1_000}}}).await,
-        14 => run(doc! {"create": &name, "capped": true, "size": 8_192, "max": 40}).await,
-        15 => run(doc! {"convertToCapped": &name, "size": 16_384}).await,
-        16 => run(doc! {"cloneCollectionAsCapped": &name, "toCollection": &other, "size": 16_384}).await,
-        17 => run(doc! {"create": &name, "viewOn": "main", "pipeline": [{"$match": {"n": number}}]}).await,
-        18 => run(doc! {"collMod": &name, "viewOn": "main", "pipeline": [{"$match": {"m": number}}]}).await,
-        19 => {
-            run(doc! {"create": &name, "clusteredIndex": {"key": {"_id": 1}, "unique": true}, "expireAfterSeconds": 9_000})
-                .await
-        }
-        20 => {
-            let out = vec![doc! {"$match": {"_id": {"$lt": number}}}, doc! {"$out": &name}];
-            run(doc! {"aggregate": "c1", "pipeline": out, "cursor": {}}).await
-        }
-        _ => run(doc! {"create": &name, "collation": {"locale": "en", "strength": 2}}).await,
-    }
-}
-
-async fn run(seed: u64, kills: u32) {
+/// Change the source at random while the sync is killed again and again, then complete and compare. Says how many
+/// operations the source did.
+pub async fn run(world: &World, seed: u64, trial: Trial) -> u64 {
     println!("seed {seed}");
-    let world = World::shared(&format!("random{seed}")).await;
     let mut random = Random(seed);
     for n in 0..600 {
         let key = doc! {"_id": n};
@@ -165,20 +33,22 @@ async fn run(seed: u64, kills: u32) {
         world.coll("main").update_one(key, set).upsert(true).await.unwrap();
     }
     world.fill("bulk", 6_000, 400).await;
-    let until = Instant::now() + Duration::from_secs(8);
-    let db = Arc::new(world.src());
-    let writers: Vec<_> = (0..3)
+    let until = Instant::now() + trial.length;
+    let (db, operations) = (Arc::new(world.src()), Arc::new(AtomicU64::new(0)));
+    let writers: Vec<_> = (0..trial.clients)
         .map(|client| {
             let (db, mut random) = (db.clone(), Random(seed * 31 + u64::from(client)));
+            let operations = Arc::clone(&operations);
             tokio::spawn(async move {
                 while Instant::now() < until {
-                    step(&db, &mut random, client).await;
+                    let done = step(&db, &mut random, client).await;
+                    operations.fetch_add(done.into(), Ordering::Relaxed);
                 }
             })
         })
         .collect();
-    for _ in 0..kills {
-        let worker = Worker::start(&world, 1 << 20);
+    for _ in 0..trial.kills {
+        let worker = Worker::start(world, 1 << 20);
         tokio::time::sleep(Duration::from_millis(600 + u64::from(random.next(1_500)))).await;
         worker.kill();
     }
@@ -192,19 +62,31 @@ async fn run(seed: u64, kills: u32) {
     sync.phase(Phase::Completed).await;
     world.assert_identical(false).await;
     sync.stop().await;
+    operations.load(Ordering::Relaxed)
+}
+
+/// A number that the user gave.
+pub fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
 }
 
 /// One seed in `SEED`, or as many as `SEEDS` says.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_workloads_end_identical() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let seeds = match number("SEED") {
         Some(seed) => vec![seed],
         None => (1..=number("SEEDS").unwrap_or(20)).collect(),
     };
+    let trial = Trial { clients: 3, length: Duration::from_secs(8), kills: 2 };
     // Most of the time is spent waiting for the leases of killed owners.
     let mut runs = futures::stream::iter(seeds)
-        .map(|seed| async move { (seed, tokio::spawn(run(seed, 2)).await) })
+        .map(|seed| async move {
+            let one = async move {
+                let world = World::shared(&format!("random{seed}")).await;
+                run(&world, seed, trial).await
+            };
+            (seed, tokio::spawn(one).await)
+        })
         .buffer_unordered(7);
     let mut failed = Vec::new();
     while let Some((seed, outcome)) = runs.next().await {

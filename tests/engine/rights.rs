@@ -58,6 +58,7 @@ async fn the_documented_rights_are_enough_and_fewer_are_named() {
         source: source_root,
         target: target_root,
         db: "rights".to_owned(),
+        avoid: Vec::new(),
     };
     world.fill("c", 300, 50).await;
     index(&world, "c", doc! {"u": 1}, IndexOptions::builder().unique(true).build()).await;
@@ -105,6 +106,7 @@ async fn without_the_right_to_read_local_a_sync_says_what_it_cannot_check() {
         source: source_root,
         target: target.client().await,
         db: "nolocal".to_owned(),
+        avoid: Vec::new(),
     };
     world.fill("c", 300, 50).await;
     let mut config = world.config();

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use clustersync::sync::config::{Holder, InitialSync, Limits, OnExistingData, Replication};
-use clustersync::sync::endpoint::EndpointConfig;
+use clustersync::sync::endpoint::{EndpointConfig, Feature};
 use clustersync::sync::scope::Scope;
 use clustersync::sync::{Desired, DesiredState, Handle, Phase, Reason, Report, Share, SyncConfig, spawn};
 use mongodb::bson::{Document, doc};
@@ -26,6 +26,8 @@ pub struct World {
     pub target: Client,
     /// The test's own database.
     pub db: String,
+    /// What the source is taken not to offer.
+    pub avoid: Vec<Feature>,
 }
 
 impl World {
@@ -42,6 +44,7 @@ impl World {
             source: source.client().await,
             target: target.client().await,
             db: db.to_owned(),
+            avoid: Vec::new(),
         }
     }
 
@@ -70,10 +73,11 @@ impl World {
     }
 
     pub fn config(&self) -> SyncConfig {
+        let source = EndpointConfig::parse(&self.source_uri, true).unwrap();
         SyncConfig {
             id: self.db.clone(),
             resource_uid: None,
-            source: EndpointConfig::parse(&self.source_uri, true).unwrap(),
+            source: self.avoid.iter().fold(source, |source, feature| source.without(*feature)),
             target: EndpointConfig::parse(&self.target_uri, true).unwrap(),
             metadata_database: "clustersync".to_owned(),
             scope: Scope::new(&[format!("{}.*", self.db)], &[]).unwrap(),
