@@ -8,5 +8,6 @@ mod api;
 mod back;
 mod command_line;
 mod life;
+mod scripts;
 mod secure;
 mod stand;
