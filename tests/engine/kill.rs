@@ -289,3 +289,27 @@ async fn large_documents_fit_into_256_mebibytes() {
     assert!(peak < 256, "{peak} MiB");
     worker.kill();
 }
+
+/// What was read again is of a later time than its event: an owner that comes after must know up to when.
+#[tokio::test]
+async fn killed_after_documents_were_read_again_it_meets_what_they_became() {
+    let world = World { avoid: vec![Feature::RawUpdates], ..World::shared("read_again").await };
+    world.fill("c", 12_000, 10).await;
+    let mut worker = Worker::start(&world, 0);
+    worker.until("streaming", |worker| worker.field("phase") == "Streaming").await;
+    worker.kill();
+    world.coll("c").update_many(doc! {}, doc! {"$set": {"x": 1}}).await.unwrap();
+    for n in 0..2_000 {
+        world.coll("c").replace_one(doc! {"_id": n}, doc! {"replaced": n}).await.unwrap();
+    }
+    world.coll("c").delete_many(doc! {"n": {"$ne": 5}}).await.unwrap();
+    let mut worker = Worker::start(&world, 0);
+    worker.until("in the middle", |worker| worker.number("applied") > 3_000).await;
+    assert!(worker.number("applied") < 12_000, "not in the middle any more");
+    worker.kill();
+    let sync = world.start();
+    sync.phase(Phase::Streaming).await;
+    world.caught_up(&sync).await;
+    world.assert_identical(true).await;
+    sync.stop().await;
+}

@@ -54,6 +54,10 @@ pub struct Worker {
     numbers: Arc<LaneNumbers>,
     /// Documents that were read again, and as of when: older changes of them are replays.
     reread: HashMap<u64, Timestamp>,
+    /// What an earlier run read again, this one does not know by name: everything up to then may be a replay.
+    replay_until: Option<Timestamp>,
+    /// The newest of both, durable with each batch.
+    read_until: Option<Timestamp>,
 }
 
 /// Open a lane at its durable position.
@@ -69,8 +73,18 @@ pub async fn open(ctx: &Context, record: &LaneRecord, watermark: Arc<Watermark>)
         position: record.position.clone(),
         numbers: Arc::clone(&numbers),
     };
-    let reread = HashMap::new();
-    Ok((lane, Worker { ctx: ctx.clone(), slot, seq, receiver, watermark, numbers, reread }))
+    let worker = Worker {
+        ctx: ctx.clone(),
+        slot,
+        seq,
+        receiver,
+        watermark,
+        numbers,
+        reread: HashMap::new(),
+        replay_until: record.replay_until,
+        read_until: record.replay_until,
+    };
+    Ok((lane, worker))
 }
 
 impl Worker {
@@ -101,7 +115,8 @@ impl Worker {
         self.read_again(&mut changes).await?;
         self.mark_replays(&mut changes);
         let position = changes.last().map(|change| String::from_utf8_lossy(change.token.get()).into_owned());
-        let set = doc! {"position": position.unwrap_or_default()};
+        let position = position.unwrap_or_default();
+        let newest = changes.last().map(|change| change.time);
         let bytes: usize = changes.iter().map(|change| change.write.len()).sum();
         let _writing = self.ctx.budgets.write.reserve(bytes as u64 * COPIES).await;
         let settled = Settled::of(&changes);
@@ -112,10 +127,12 @@ impl Worker {
         loop {
             let plan = plan(&changes);
             let outcome = {
+                let set = doc! {
+                    "position": &position,
+                    "replayUntil": self.read_until.filter(|until| newest.is_none_or(|newest| newest <= *until)),
+                };
                 let met = |replies: &[Document]| check_met(&plan, replies, &changes);
-                self.slot
-                    .commit(set.clone(), Document::new(), &plan.operations, Durability::Primary, &met)
-                    .await
+                self.slot.commit(set, Document::new(), &plan.operations, Durability::Primary, &met).await
             };
             match outcome {
                 Ok(()) => break,
@@ -167,19 +184,22 @@ impl Worker {
             change.write = put_or_delete(document);
             change.replay = true;
             self.reread.insert(change.hash, as_of);
+            self.read_until = self.read_until.max(Some(as_of));
         }
         Ok(())
     }
 
     /// Mark the changes that a document read again already holds.
     fn mark_replays(&mut self, changes: &mut [Change]) {
-        if self.reread.is_empty() {
+        let oldest = changes.first().map(|change| change.time);
+        self.replay_until = self.replay_until.filter(|until| oldest.is_none_or(|oldest| oldest <= *until));
+        if self.reread.is_empty() && self.replay_until.is_none() {
             return;
         }
-        let oldest = changes.first().map(|change| change.time);
         self.reread.retain(|_, as_of| oldest.is_none_or(|oldest| *as_of >= oldest));
         for change in changes {
-            if self.reread.get(&change.hash).is_some_and(|as_of| change.time <= *as_of) {
+            let read = self.reread.get(&change.hash).copied().max(self.replay_until);
+            if read.is_some_and(|as_of| change.time <= as_of) {
                 change.replay = true;
             }
         }
@@ -221,6 +241,7 @@ impl Worker {
         let hash = change.hash;
         changes[refused].write = put_or_delete(document);
         self.reread.insert(hash, as_of);
+        self.read_until = self.read_until.max(Some(as_of));
         for later in &mut changes[refused + 1..] {
             if later.hash == hash && later.time <= as_of {
                 later.replay = true;

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use mongodb::bson::{Binary, Bson, Document, Uuid, doc};
+use mongodb::bson::{Binary, Bson, Document, Timestamp, Uuid, doc};
 use serde::{Deserialize, Serialize};
 
 use super::store::{SLOTS, Store};
@@ -36,6 +36,9 @@ pub struct LaneRecord {
     pub seq: i64,
     /// The token of the last event applied.
     pub position: String,
+    /// Documents were read again as of then: events up to it may already be in what was written.
+    #[serde(default)]
+    pub replay_until: Option<Timestamp>,
 }
 
 /// A partition's document.
@@ -85,6 +88,7 @@ impl LaneRecord {
             epoch,
             seq: 0,
             position: position.to_owned(),
+            replay_until: None,
         }
     }
 }
