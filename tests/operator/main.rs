@@ -9,6 +9,8 @@ mod apiserver;
 mod bad_input;
 mod budget;
 mod deletion;
+mod deploy;
+mod health;
 mod lifecycle;
 mod reference;
 mod replicas;
