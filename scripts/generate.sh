@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes what is generated: the CRD from src/api, the chart's copies of the CRD and of the rights in deploy/base,
+# Writes what is generated: the CRD from src/api, the charts' copies of the CRD and of the rights in deploy/base,
 # and deploy/install.yaml from the chart.
 #   scripts/generate.sh            write
 #   scripts/generate.sh --check    write nothing; exit 1 and name what is not current
@@ -10,16 +10,17 @@ case ${1:-} in ''|--check) ;; *) echo "usage: scripts/generate.sh [--check]" >&2
 out=$(mktemp -d); trap 'rm -rf "$out"' EXIT
 crd=crds/clustersyncs.clustersync.dev.yaml
 chart=charts/clustersync
-mkdir -p "$out/crds" "$out/deploy" "$out/$chart/templates" "$out/$chart/files"
+mkdir -p "$out/crds" "$out/deploy" "$out/$chart/templates" "$out/$chart/files" "$out/$chart-crds/templates"
 
 cargo run --quiet --bin clustersync -- crd > "$out/$crd"
 
-{ echo '{{- if .Values.crds.enabled }}'
-  sed '/^  name: clustersyncs\.clustersync\.dev$/a\
+sed '/^  name: clustersyncs\.clustersync\.dev$/a\
   {{- if .Values.crds.keep }}\
   annotations:\
     helm.sh/resource-policy: keep\
-  {{- end }}' "$out/$crd"
+  {{- end }}' "$out/$crd" > "$out/$chart-crds/templates/crd.yaml"
+{ echo '{{- if .Values.crds.enabled }}'
+  cat "$out/$chart-crds/templates/crd.yaml"
   echo '{{- end }}'; } > "$out/$chart/templates/crd.yaml"
 
 for role in role leader-role; do
@@ -34,7 +35,7 @@ cp -r "$out/$chart/." "$out/rendered"
   echo '---'
   cat deploy/base/namespace.yaml
   "$helm" template clustersync "$out/rendered" --namespace clustersync-system \
-    --kube-version 1.35; } > "$out/deploy/install.yaml"
+    --kube-version 1.35 --no-hooks; } > "$out/deploy/install.yaml"
 rm -r "$out/rendered"
 
 stale=0
