@@ -10,7 +10,7 @@ case ${1:-} in ''|--check) ;; *) echo "usage: scripts/generate.sh [--check]" >&2
 out=$(mktemp -d); trap 'rm -rf "$out"' EXIT
 crd=crds/clustersyncs.clustersync.dev.yaml
 chart=charts/clustersync
-mkdir -p "$out/crds" "$out/deploy" "$out/$chart/templates" "$out/$chart/files" "$out/$chart-crds/templates"
+mkdir -p "$out/crds" "$out/deploy" "$out/$chart/templates" "$out/$chart/files" "$out/$chart-crds/templates" "$out/$chart-crds/files"
 
 cargo run --quiet --bin clustersync -- crd > "$out/$crd"
 
@@ -26,6 +26,8 @@ sed '/^  name: clustersyncs\.clustersync\.dev$/a\
 for role in role leader-role; do
   sed -n '/^rules:/,$p' "deploy/base/$role.yaml" > "$out/$chart/files/$role-rules.yaml"
 done
+cp "$out/$chart/files/role-rules.yaml" "$out/$chart-crds/files/"
+cp "$chart/templates/_user-roles.tpl" "$out/$chart-crds/templates/"
 
 helm=$(scripts/tools.sh --env | sed -n 's/^CLUSTERSYNC_HELM=//p')
 [ -x "$helm" ] || { scripts/tools.sh helm; helm=$(scripts/tools.sh --env | sed -n 's/^CLUSTERSYNC_HELM=//p'); }
