@@ -4,6 +4,7 @@ pub mod address;
 pub mod calls;
 pub mod environment;
 pub mod operator;
+pub mod probe;
 pub mod reset;
 pub mod serve;
 pub mod watch;
@@ -88,6 +89,8 @@ enum Command {
     Reset(reset::ResetArgs),
     /// Print the CustomResourceDefinition of ClusterSync
     Crd,
+    /// Ask an address once; succeeds if it answers 200
+    Probe(probe::ProbeArgs),
     /// Print the version
     Version,
 }
@@ -150,6 +153,7 @@ pub async fn main() -> ExitCode {
             Ok(yaml) => print(&yaml),
             Err(error) => fail(&error),
         },
+        Command::Probe(args) => answered(move || probe::run(&args)).await,
         Command::Version => {
             println!("clustersync {}", env!("CARGO_PKG_VERSION"));
             ExitCode::SUCCESS
@@ -174,7 +178,10 @@ fn with_subcommand(mut arguments: Vec<OsString>) -> Vec<OsString> {
 }
 
 /// Run a blocking call and turn its outcome into an exit code.
-async fn answered(call: impl FnOnce() -> Result<ExitCode, calls::CallError> + Send + 'static) -> ExitCode {
+async fn answered<E>(call: impl FnOnce() -> Result<ExitCode, E> + Send + 'static) -> ExitCode
+where
+    E: std::fmt::Display + Send + 'static,
+{
     match tokio::task::spawn_blocking(call).await {
         Ok(Ok(code)) => code,
         Ok(Err(error)) => fail(&error),
