@@ -226,7 +226,10 @@ impl Control {
         (state(&running.wish.desired(), report.phase), Some(report.phase), consistent)
     }
 
-    fn check(&self, call: Call) -> Result<Wish, Refused> {
+    /// Judged by what the sync is, also right after this process began: a finalized sync says so only once its state was
+    /// read.
+    async fn check(&self, call: Call) -> Result<Wish, Refused> {
+        self.settled(|report| report.phase != Phase::Pending || report.reason.is_some()).await;
         let (state, phase, consistent) = self.standing();
         allowed(call, state, phase, consistent).map_err(|why| Refused(why.to_owned()))?;
         Ok(self.running().as_ref().map(|running| running.wish.clone()).unwrap_or_default())
@@ -270,7 +273,7 @@ impl Control {
         let body = Value::Object(body.clone()).to_string();
         self.in_turn(|control| async move {
             control.until_known().await?;
-            control.check(Call::Start)?;
+            control.check(Call::Start).await?;
             let wish = Wish { body, restart: token(), ..Wish::default() };
             save(&config, &wish).await?;
             if !request.without_use.is_empty() {
@@ -290,7 +293,7 @@ impl Control {
     /// `/pause`.
     pub async fn pause(self: &Arc<Self>) -> Result<(), Refused> {
         self.in_turn(|control| async move {
-            let wish = control.check(Call::Pause)?;
+            let wish = control.check(Call::Pause).await?;
             control.wish(Wish { state: Standing::Paused, ..wish }).await?;
             control.settled(|report| report.phase != Phase::Streaming).await;
             Ok(())
@@ -301,7 +304,7 @@ impl Control {
     /// `/resume`.
     pub async fn resume(self: &Arc<Self>, from_failure: bool) -> Result<(), Refused> {
         self.in_turn(move |control| async move {
-            let wish = control.check(Call::Resume { from_failure })?;
+            let wish = control.check(Call::Resume { from_failure }).await?;
             let failed = control.standing().0 == State::Failed;
             let state = if failed && wish.state == Standing::Completed {
                 Standing::Completed
@@ -319,7 +322,7 @@ impl Control {
     /// `/finalize`: works on in the background.
     pub async fn finalize(self: &Arc<Self>) -> Result<(), Refused> {
         self.in_turn(|control| async move {
-            let wish = control.check(Call::Finalize)?;
+            let wish = control.check(Call::Finalize).await?;
             let again = control.standing().0 == State::Finalized;
             let retry = if again { token() } else { wish.retry.clone() };
             control.wish(Wish { state: Standing::Completed, retry, ..wish }).await?;
