@@ -31,6 +31,10 @@ pub fn yaml() -> Result<String, serde_saphyr::ser::Error> {
 fn tidy(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
     schema.title = None;
+    // The source's line breaks mean nothing: `kubectl explain` breaks lines by itself.
+    if let Some(text) = &mut schema.description {
+        *text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    }
     for property in schema.properties.iter_mut().flat_map(|p| p.values_mut()) {
         tidy(property);
     }

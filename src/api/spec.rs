@@ -27,13 +27,13 @@ use super::status::ClusterSyncStatus;
     validation = rules::COMPLETED_IS_FINAL,
     printcolumn(name = "State", type_ = "string", json_path = ".spec.state", description = "What was asked for"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase", description = "Where the sync is in its life"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status", description = "Whether it does what was asked for"),
     printcolumn(name = "Lag", type_ = "integer", json_path = ".status.replication.lagSeconds", description = "Seconds that the target is behind the source"),
     printcolumn(name = "Progress", type_ = "string", json_path = ".status.initialSync.progress", description = "How much of the clone is done"),
-    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "Source", type_ = "string", json_path = ".status.source.replicaSet", priority = 1),
-    printcolumn(name = "Target", type_ = "string", json_path = ".status.target.replicaSet", priority = 1),
-    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message", priority = 1)
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp", description = "Since when the resource exists"),
+    printcolumn(name = "Source", type_ = "string", json_path = ".status.source.replicaSet", priority = 1, description = "Replica set that is read"),
+    printcolumn(name = "Target", type_ = "string", json_path = ".status.target.replicaSet", priority = 1, description = "Replica set that is written"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message", priority = 1, description = "What is happening, and what to do")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(

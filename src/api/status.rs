@@ -7,8 +7,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-/// What the sync is doing. Two field managers write it: `clustersync-controller` (observedGeneration and the
-/// conditions Ready, Reconciling, Stalled, Completed) and `clustersync-worker` (the rest).
+/// What the sync is doing. Two field managers write it: clustersync-controller (observedGeneration and the
+/// conditions Ready, Reconciling, Stalled, Completed) and clustersync-worker (the rest).
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterSyncStatus {
@@ -20,7 +20,8 @@ pub struct ClusterSyncStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     pub phase: Option<String>,
-    /// Ready, Reconciling, Stalled, Completed, InitialSyncComplete, SourceConnected, TargetConnected, Lagging.
+    /// What holds at present: Ready, Reconciling, Stalled, Completed, InitialSyncComplete, SourceConnected,
+    /// TargetConnected and Lagging, each True, False or Unknown. At most one of the first three is True.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions_schema")]
     pub conditions: Vec<Condition>,
@@ -50,7 +51,7 @@ pub struct ClusterSyncStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(max = 1024)))]
     pub warnings: Vec<String>,
-    /// The request tokens that were dealt with last.
+    /// The one-time requests that were dealt with last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handled: Option<HandledRequests>,
 }
@@ -209,7 +210,7 @@ pub struct CompletionStatus {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct UnsuccessfulIndexStatus {
-    /// "db.collection" on the target.
+    /// The collection on the target, as "db.collection".
     #[schemars(length(max = 512))]
     pub namespace: String,
     /// Name of the index.
@@ -218,7 +219,7 @@ pub struct UnsuccessfulIndexStatus {
     /// Key pattern as JSON.
     #[schemars(length(max = 1024))]
     pub keys: String,
-    /// failed, incomplete or inconsistent.
+    /// What is wrong with it: failed, incomplete or inconsistent.
     #[schemars(length(max = 32))]
     pub kind: String,
     /// Why, in the server's words.
@@ -226,15 +227,15 @@ pub struct UnsuccessfulIndexStatus {
     pub reason: String,
 }
 
-/// The request tokens that were dealt with last.
+/// The one-time requests that were dealt with last.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HandledRequests {
-    /// Of spec.requests.retry.
+    /// The value of spec.requests.retry that was dealt with last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub retry: Option<String>,
-    /// Of spec.requests.restart.
+    /// The value of spec.requests.restart that was dealt with last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub restart: Option<String>,

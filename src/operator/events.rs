@@ -1,17 +1,25 @@
 //! Events: one for each transition that a person would want to read in `kubectl describe`.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use k8s_openapi::api::events::v1::{Event, EventSeries};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::json;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use crate::api::ClusterSyncStatus;
 use crate::api::conditions::{reasons, types};
 use crate::resource::conditions::find;
 use crate::sync::Phase;
 
-use super::requests::Requests;
+use super::requests::{RequestError, Requests};
 
 /// Events that wait for the apiserver; more are dropped, since status says the same.
 const QUEUE: usize = 256;
@@ -21,6 +29,12 @@ const MAX_NOTE: usize = 1000;
 
 /// Who reports, as `kubectl describe` shows it.
 const CONTROLLER: &str = "clustersync-operator";
+
+/// The same again within this time counts the first one up.
+const SERIES: Duration = Duration::from_secs(6 * 60);
+
+/// An event is named after its object, with a suffix of 17 characters; a name has at most 253.
+const MAX_NAME: usize = 230;
 
 /// What is said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,20 +109,12 @@ impl Events {
     /// A task sends them, one after the other, until the last clone of this is gone.
     pub fn start(client: kube::Client, instance: &str, requests: Arc<Requests>) -> Self {
         let (queue, mut waiting) = mpsc::channel::<(Announcement, ObjectReference)>(QUEUE);
-        let reporter = Reporter { controller: CONTROLLER.to_owned(), instance: Some(cut(instance, 128)) };
-        let recorder = Recorder::new(client, reporter);
+        let mut recorder = Recorder { client, requests, instance: cut(instance, 128), said: HashMap::new() };
         tokio::spawn(async move {
             while let Some((announcement, regarding)) = waiting.recv().await {
-                let event = Event {
-                    type_: if announcement.warning { EventType::Warning } else { EventType::Normal },
-                    reason: announcement.reason,
-                    note: Some(cut(&announcement.note, MAX_NOTE)),
-                    action: "Sync".to_owned(),
-                    secondary: None,
-                };
                 // A terminating namespace forbids events, and nothing depends on them.
-                if let Err(error) = requests.send(recorder.publish(&event, &regarding)).await {
-                    tracing::debug!(%error, reason = event.reason, "event not recorded");
+                if let Err(error) = recorder.publish(&announcement, &regarding).await {
+                    tracing::debug!(%error, reason = announcement.reason, "event not recorded");
                 }
             }
         });
@@ -121,6 +127,65 @@ impl Events {
             tracing::debug!("event dropped: the apiserver is slow");
         }
     }
+}
+
+/// Writes events. Not kube's own recorder: that one's names are too long for objects with long names.
+struct Recorder {
+    client: kube::Client,
+    requests: Arc<Requests>,
+    instance: String,
+    /// By the object's UID and the reason: the event's name, how often it was said, and when last.
+    said: HashMap<(String, String), (String, i32, Instant)>,
+}
+
+impl Recorder {
+    async fn publish(
+        &mut self,
+        announcement: &Announcement,
+        regarding: &ObjectReference,
+    ) -> Result<(), RequestError> {
+        self.said.retain(|_, (_, _, at)| at.elapsed() < SERIES);
+        let api: Api<Event> =
+            Api::namespaced(self.client.clone(), regarding.namespace.as_deref().unwrap_or("default"));
+        let now = Timestamp::now();
+        let key = (regarding.uid.clone().unwrap_or_default(), announcement.reason.clone());
+        let (name, count) = if let Some((name, count, _)) = self.said.get(&key) {
+            let series = EventSeries { count: count + 1, last_observed_time: MicroTime(now) };
+            // All else is immutable.
+            let patch = json!({ "series": series });
+            self.requests.send(api.patch(name, &PatchParams::default(), &Patch::Merge(&patch))).await?;
+            (name.clone(), count + 1)
+        } else {
+            let name = event_name(regarding.name.as_deref().unwrap_or(CONTROLLER), now);
+            let event = Event {
+                metadata: ObjectMeta {
+                    name: Some(name.clone()),
+                    namespace: regarding.namespace.clone(),
+                    ..ObjectMeta::default()
+                },
+                action: Some("Sync".to_owned()),
+                event_time: Some(MicroTime(now)),
+                note: Some(cut(&announcement.note, MAX_NOTE)),
+                reason: Some(announcement.reason.clone()),
+                regarding: Some(regarding.clone()),
+                reporting_controller: Some(CONTROLLER.to_owned()),
+                reporting_instance: Some(self.instance.clone()),
+                type_: Some(if announcement.warning { "Warning" } else { "Normal" }.to_owned()),
+                ..Event::default()
+            };
+            self.requests.send(api.create(&PostParams::default(), &event)).await?;
+            (name, 1)
+        };
+        self.said.insert(key, (name, count, Instant::now()));
+        Ok(())
+    }
+}
+
+fn event_name(object: &str, now: Timestamp) -> String {
+    // A cut must not leave a label that ends with a dash, nor two dots in a row.
+    let object = cut(object, MAX_NAME);
+    let object = object.trim_end_matches(['-', '.']);
+    format!("{object}.{:x}", now.as_nanosecond())
 }
 
 /// At most `max` bytes.
@@ -136,7 +201,7 @@ fn cut(text: &str, max: usize) -> String {
 mod tests {
     use jiff::Timestamp;
 
-    use super::announcements;
+    use super::{announcements, event_name};
     use crate::resource::status::controller_status;
     use crate::resource::{Asked, Judged, Outcome};
     use crate::sync::{Phase, Reason, Report};
@@ -148,6 +213,23 @@ mod tests {
             controller_status(&judged, &crate::api::ClusterSyncStatus::default(), Timestamp::UNIX_EPOCH);
         status.phase = Some(phase.as_str().to_owned());
         status
+    }
+
+    #[test]
+    fn an_event_of_any_object_has_a_valid_name() {
+        let label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        for length in 1..=253 {
+            for pattern in ["a", "ab.", "a-", "a.b-c"] {
+                let object = pattern.repeat(253)[..length].trim_end_matches(['-', '.']).to_owned();
+                let name = event_name(&object, Timestamp::now());
+                assert!(name.len() <= 253, "{name}");
+                for part in name.split('.') {
+                    let valid = !part.is_empty() && part.chars().all(label);
+                    assert!(valid && !part.starts_with('-') && !part.ends_with('-'), "{name}");
+                }
+                assert!(name.starts_with(&object[..object.len().min(225)]));
+            }
+        }
     }
 
     #[test]

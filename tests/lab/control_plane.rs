@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use super::process::{Folder, Process};
@@ -12,8 +13,10 @@ use super::process::{Folder, Process};
 pub struct ControlPlane {
     pub kubeconfig: PathBuf,
     port: u16,
-    _apiserver: Process,
-    _etcd: Process,
+    etcd: Vec<String>,
+    apiserver: Vec<String>,
+    /// The apiserver, then etcd: they are stopped in this order.
+    running: Mutex<Vec<Process>>,
     folder: Folder,
 }
 
@@ -29,64 +32,86 @@ fn run(program: &str, args: &[&str], folder: &Path) {
 impl ControlPlane {
     pub fn start() -> Self {
         super::crypto();
-        let assets = super::tool("CLUSTERSYNC_CONTROL_PLANE");
         let folder = Folder::new("control-plane");
         let dir = folder.0.clone();
         certificates(&dir);
         let path = |name: &str| dir.join(name).display().to_string();
         let (client_port, peer_port, port) = (super::free_port(), super::free_port(), super::free_port());
-        let etcd = Process::start(
-            &assets.join("etcd"),
-            &[
-                format!("--data-dir={}", path("etcd")),
-                format!("--listen-client-urls=http://127.0.0.1:{client_port}"),
-                format!("--advertise-client-urls=http://127.0.0.1:{client_port}"),
-                format!("--listen-peer-urls=http://127.0.0.1:{peer_port}"),
-                format!("--initial-advertise-peer-urls=http://127.0.0.1:{peer_port}"),
-                format!("--initial-cluster=default=http://127.0.0.1:{peer_port}"),
-                "--unsafe-no-fsync".to_owned(),
-                "--log-level=error".to_owned(),
-            ],
-            &[],
-            &dir,
-            "etcd",
-        );
-        let apiserver = Process::start(
-            &assets.join("kube-apiserver"),
-            &[
-                format!("--etcd-servers=http://127.0.0.1:{client_port}"),
-                format!("--secure-port={port}"),
-                "--bind-address=127.0.0.1".to_owned(),
-                "--advertise-address=127.0.0.1".to_owned(),
-                format!("--tls-cert-file={}", path("api.crt")),
-                format!("--tls-private-key-file={}", path("api.key")),
-                format!("--client-ca-file={}", path("ca.crt")),
-                "--authorization-mode=RBAC".to_owned(),
-                "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
-                "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-                format!("--service-account-key-file={}", path("sa.pub")),
-                format!("--service-account-signing-key-file={}", path("sa.key")),
-                "--disable-admission-plugins=ServiceAccount".to_owned(),
-                "--endpoint-reconciler-type=none".to_owned(),
-            ],
-            &[],
-            &dir,
-            "apiserver",
-        );
+        let etcd = vec![
+            format!("--data-dir={}", path("etcd")),
+            format!("--listen-client-urls=http://127.0.0.1:{client_port}"),
+            format!("--advertise-client-urls=http://127.0.0.1:{client_port}"),
+            format!("--listen-peer-urls=http://127.0.0.1:{peer_port}"),
+            format!("--initial-advertise-peer-urls=http://127.0.0.1:{peer_port}"),
+            format!("--initial-cluster=default=http://127.0.0.1:{peer_port}"),
+            "--unsafe-no-fsync".to_owned(),
+            "--log-level=error".to_owned(),
+        ];
+        let apiserver = vec![
+            format!("--etcd-servers=http://127.0.0.1:{client_port}"),
+            format!("--secure-port={port}"),
+            "--bind-address=127.0.0.1".to_owned(),
+            "--advertise-address=127.0.0.1".to_owned(),
+            format!("--tls-cert-file={}", path("api.crt")),
+            format!("--tls-private-key-file={}", path("api.key")),
+            format!("--client-ca-file={}", path("ca.crt")),
+            "--authorization-mode=RBAC".to_owned(),
+            "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
+            "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+            format!("--service-account-key-file={}", path("sa.pub")),
+            format!("--service-account-signing-key-file={}", path("sa.key")),
+            "--disable-admission-plugins=ServiceAccount".to_owned(),
+            "--endpoint-reconciler-type=none".to_owned(),
+        ];
         let kubeconfig = dir.join("admin.kubeconfig");
         let user = format!("client-certificate: {}, client-key: {}", path("admin.crt"), path("admin.key"));
         write_kubeconfig(&kubeconfig, port, &dir, &user, "default");
-        let plane = Self { kubeconfig, port, _apiserver: apiserver, _etcd: etcd, folder };
+        let plane = Self { kubeconfig, port, etcd, apiserver, running: Mutex::default(), folder };
+        plane.run();
+        plane
+    }
+
+    fn run(&self) {
+        let assets = super::tool("CLUSTERSYNC_CONTROL_PLANE");
+        let dir = &self.folder.0;
+        let etcd = Process::start(&assets.join("etcd"), &self.etcd, &[], dir, "etcd");
+        let apiserver =
+            Process::start(&assets.join("kube-apiserver"), &self.apiserver, &[], dir, "apiserver");
+        let log = apiserver.log.clone();
+        self.running.lock().unwrap().extend([apiserver, etcd]);
         let deadline = Instant::now() + Duration::from_secs(60);
-        while !plane.try_kubectl(&["get", "--raw", "/readyz"]).status.success() {
+        while !self.try_kubectl(&["get", "--raw", "/readyz"]).status.success() {
             assert!(
                 Instant::now() < deadline,
                 "the apiserver does not become ready: {}",
-                plane._apiserver.output()
+                fs::read_to_string(&log).unwrap_or_default()
             );
             std::thread::sleep(Duration::from_millis(100));
         }
-        plane
+    }
+
+    /// Stop both, do something to the data while they are, and start them again.
+    fn while_stopped(&self, act: impl FnOnce(&Path)) {
+        for mut process in self.running.lock().unwrap().drain(..) {
+            process.kill();
+        }
+        act(&self.folder.0);
+        self.run();
+    }
+
+    /// Copy etcd's data, as a backup does.
+    pub fn back_up(&self) {
+        self.while_stopped(|dir| {
+            run("cp", &["-a", "etcd", "backup"], dir);
+        });
+    }
+
+    /// Go back to the copy that [`Self::back_up`] made.
+    pub fn restore(&self) {
+        self.while_stopped(|dir| {
+            fs::remove_dir_all(dir.join("etcd")).unwrap();
+            run("cp", &["-a", "backup", "etcd"], dir);
+        });
     }
 
     /// Run some of the controller manager's controllers, such as `namespace-controller`, until dropped.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use crate::site::{Site, cluster_sync, condition, fill, secrets, sets, succeed};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,4 +97,129 @@ async fn the_second_sync_of_a_target_namespace_is_refused() {
     let stalled = site.reason("two", "TargetInUse");
     assert_eq!(condition(&stalled, "Stalled")["status"], "True");
     assert_eq!(site.get("one")["status"]["phase"], "Streaming", "the first is not touched");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_ones_beside_a_good_one_tell_what_is_wrong_and_disturb_nobody() {
+    let site = Site::new("beside");
+    let (source, target) = secrets(&site).await;
+    fill(&source, "beside", 50).await;
+    let operator = site.operator(&[]);
+    succeed(site.apply(&cluster_sync("good", "beside")));
+    let before = site.phase("good", "Streaming");
+
+    let uri = sets().await.0.uri();
+    let secret = |name: &str, data: Value| {
+        let object = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": data});
+        succeed(site.apply(&object));
+    };
+    let base64 = |bytes: &[u8]| -> String {
+        // By hand, because no other test needs it.
+        const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        let digit = |word: u32, at: u32| char::from(DIGITS[(word >> at) as usize & 63]);
+        let words = bytes.chunks(3).map(|chunk| {
+            let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or(0));
+            let word = byte(0) << 16 | byte(1) << 8 | byte(2);
+            let mut text: String = [18, 12, 6, 0].iter().map(|at| digit(word, *at)).collect();
+            text.replace_range(chunk.len() + 1.., &"==="[..3 - chunk.len()]);
+            text
+        });
+        words.collect()
+    };
+    secret("empty", json!({}));
+    secret("blank", json!({"uri": ""}));
+    secret("binary", json!({"uri": base64(&[0xff, 0xfe, 0x00, 0x01])}));
+    secret("words", json!({"uri": base64(b"not a connection string")}));
+    secret("other-scheme", json!({"uri": base64(b"https://u:s3cr3t-word@a.example")}));
+    secret("no-password", json!({"username": base64(b"u")}));
+    secret("no-username", json!({"password": base64(b"s3cr3t-word")}));
+    secret(
+        "odd-mechanism",
+        json!({"username": base64(b"u"), "password": base64(b"s3cr3t-word"), "authMechanism": base64(b"PLAIN")}),
+    );
+    secret("no-pem", json!({"ca.crt": base64(b"s3cr3t-word")}));
+    let with_uri = |name: &str, key: &str| json!({"uriSecretRef": {"name": name, "key": key}});
+    let plain = uri.clone();
+    let with_user = |name: &str| json!({"uri": plain, "credentialsSecretRef": {"name": name}});
+    let cases: [(&str, Value, &str, &str); 13] = [
+        ("no-secret", with_uri("nowhere", "uri"), "CredentialsMissing", "Secret nowhere does not exist"),
+        ("no-key", with_uri("source", "url"), "CredentialsMissing", "Secret source has no key url"),
+        ("no-data", with_uri("empty", "uri"), "CredentialsMissing", "Secret empty has no key uri"),
+        ("blank", with_uri("blank", "uri"), "CredentialsMissing", "Secret blank, key uri: empty"),
+        (
+            "binary",
+            with_uri("binary", "uri"),
+            "InvalidConfiguration",
+            "Secret binary, key uri: not valid UTF-8",
+        ),
+        ("words", with_uri("words", "uri"), "InvalidConfiguration", "Secret words"),
+        ("scheme", with_uri("other-scheme", "uri"), "InvalidConfiguration", "Secret other-scheme"),
+        (
+            "no-password",
+            with_user("no-password"),
+            "CredentialsMissing",
+            "Secret no-password has no key password",
+        ),
+        (
+            "no-username",
+            with_user("no-username"),
+            "CredentialsMissing",
+            "Secret no-username has no key username",
+        ),
+        ("mechanism", with_user("odd-mechanism"), "InvalidConfiguration", "Secret odd-mechanism"),
+        (
+            "no-pem",
+            json!({"uri": plain, "tls": {"ca": {"secretRef": {"name": "no-pem"}}}}),
+            "InvalidConfiguration",
+            "tls.ca: the CA bundle holds no certificate in PEM form",
+        ),
+        (
+            "no-map",
+            json!({"uri": plain, "tls": {"ca": {"configMapRef": {"name": "no-map"}}}}),
+            "CredentialsMissing",
+            "ConfigMap no-map does not exist",
+        ),
+        (
+            "nobody",
+            json!({"uri": "mongodb://127.0.0.1:1/?serverSelectionTimeoutMS=500"}),
+            "SourceUnreachable",
+            "",
+        ),
+    ];
+    for (name, end, _, _) in &cases {
+        let mut sync = cluster_sync(name, "elsewhere");
+        sync["spec"]["source"] = end.clone();
+        succeed(site.apply(&sync));
+    }
+    for (name, _, reason, words) in &cases {
+        let object = site.reason(name, reason);
+        let ready = condition(&object, "Ready");
+        assert_eq!(ready["status"], "False");
+        assert!(ready["message"].as_str().unwrap().contains(words), "{name}: {ready:#}");
+        let stalled = *reason == "InvalidConfiguration";
+        assert_eq!(condition(&object, "Stalled")["status"], if stalled { "True" } else { "False" }, "{name}");
+        assert!(!object.to_string().contains("s3cr3t-word"), "{object:#}");
+    }
+    let items = source.database("beside").collection::<mongodb::bson::Document>("items");
+    items.insert_one(mongodb::bson::doc! {"_id": 5000}).await.unwrap();
+    for _ in 0..100 {
+        if crate::site::count(&target, "beside").await == 51 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(crate::site::count(&target, "beside").await, 51);
+    let after = site.get("good");
+    assert_eq!(after["status"]["phase"], "Streaming");
+    assert_eq!(after["status"]["worker"], before["status"]["worker"]);
+    assert!(!operator.log().contains("s3cr3t-word"));
+    // And each is corrected or removed like any other.
+    let patch =
+        json!({"spec": {"source": with_uri("source", "uri"), "requests": {"retry": "1"}}}).to_string();
+    site.kubectl(&["patch", "csync", "no-key", "--type=merge", "-p", &patch]);
+    site.phase("no-key", "Streaming");
+    site.kubectl(&["delete", "csync", "no-secret", "binary", "nobody", "--wait=false"]);
+    for name in ["no-secret", "binary", "nobody"] {
+        site.gone(name);
+    }
 }

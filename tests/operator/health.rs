@@ -16,12 +16,12 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(format!("{}/deploy/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap()
 }
 
-fn now() -> Timestamp {
+pub fn now() -> Timestamp {
     Timestamp::from_second(1_700_000_000).unwrap()
 }
 
 /// The resource as it is stored once both managers have written.
-fn object(state: DesiredState, outcome: Outcome<'_>) -> Value {
+pub fn object(state: DesiredState, outcome: Outcome<'_>) -> Value {
     let asked = Asked { desired: Desired { state, ..Desired::default() }, max_lag_seconds: 60 };
     let judged = Judged { generation: GENERATION, asked, outcome };
     let controller = controller_status(&judged, &ClusterSyncStatus::default(), now());
@@ -35,7 +35,7 @@ fn object(state: DesiredState, outcome: Outcome<'_>) -> Value {
     })
 }
 
-fn lost(seconds: i64) -> SideReport {
+pub fn lost(seconds: i64) -> SideReport {
     SideReport {
         connected: Some(false),
         connected_since: now().checked_sub(SignedDuration::from_secs(seconds)).unwrap(),
@@ -44,7 +44,7 @@ fn lost(seconds: i64) -> SideReport {
 }
 
 /// State, object, Argo CD's word, Flux's word.
-fn table() -> Vec<(String, Value, &'static str, &'static str)> {
+pub fn table() -> Vec<(String, Value, &'static str, &'static str)> {
     use DesiredState::{Completed, Paused, Running};
     let at = |phase| Report { phase, epoch: 1, ..Report::default() };
     let pending = |reason| Report { reason: Some(reason), ..at(Phase::Pending) };
@@ -155,10 +155,9 @@ fn the_snippet_for_argo_cd_holds_the_script() {
 /// As kustomize-controller does it: the generation first, then the three expressions in this order; one that cannot be
 /// evaluated is looked at again later.
 fn flux(expressions: &Value, object: &Value) -> &'static str {
-    if let Some(observed) = object["status"]["observedGeneration"].as_i64() {
-        if observed != object["metadata"]["generation"].as_i64().unwrap() {
-            return "InProgress";
-        }
+    let observed = object["status"]["observedGeneration"].as_i64();
+    if observed.is_some_and(|observed| Some(observed) != object["metadata"]["generation"].as_i64()) {
+        return "InProgress";
     }
     let mut context = cel::Context::default();
     for (name, value) in object.as_object().unwrap() {

@@ -76,6 +76,13 @@ impl Site {
         Self { namespace: namespace.to_owned(), plane }
     }
 
+    /// Without any rights in it.
+    pub fn empty(plane: &'static ControlPlane, namespace: &str) -> Self {
+        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
+        succeed(plane.apply(&object.to_string()));
+        Self { namespace: namespace.to_owned(), plane }
+    }
+
     pub fn operator(&self, args: &[&str]) -> Operator {
         let folder = Folder::new(&format!("operator-{}", self.namespace));
         let kubeconfig = self.plane.kubeconfig_for(&self.namespace, ACCOUNT);
@@ -178,6 +185,10 @@ pub struct Operator {
 }
 
 impl Operator {
+    pub fn running(process: Process, port: u16, folder: Folder) -> Self {
+        Self { process, port, _folder: folder }
+    }
+
     pub fn log(&self) -> String {
         self.process.output()
     }
