@@ -51,6 +51,8 @@ pub struct Candidate {
     leadership: watch::Sender<Leadership>,
     /// What was read last, and since when it has not changed.
     observed: Option<(LeaseSpec, Instant)>,
+    /// The Lease's version when it was last read or written.
+    version: Option<u64>,
     renewed: Instant,
 }
 
@@ -79,6 +81,7 @@ impl Candidate {
             identity: identity.to_owned(),
             leadership,
             observed: None,
+            version: None,
             renewed: Instant::now(),
         };
         (candidate, receiver)
@@ -121,22 +124,31 @@ impl Candidate {
                 metadata: ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() },
                 spec: Some(self.record(0, None)),
             };
-            return settle(self.api.create(&PostParams::default(), &lease).await);
+            let created = self.api.create(&PostParams::default(), &lease).await;
+            return self.settle(created);
         };
         let spec = lease.spec.clone().unwrap_or_default();
         let transitions = spec.lease_transitions.unwrap_or(0);
         let holder = spec.holder_identity.as_deref().unwrap_or_default();
         let ours = holder == self.identity;
         if !ours && !holder.is_empty() && !self.expired(&spec) {
+            self.version = None;
             return Ok(Turn::Theirs);
         }
-        let next = if ours {
+        // Older than it was: etcd has been restored from a backup. Watches would go on from versions that are yet to
+        // come and miss what happens until they do; a new term reads everything anew.
+        let rewound = version(&lease).zip(self.version).is_some_and(|(present, before)| present < before);
+        let next = if ours && !rewound {
             self.record(transitions, spec.acquire_time.clone())
         } else {
             self.record(transitions.saturating_add(1), None)
         };
         let lease = Lease { spec: Some(next), ..lease };
-        settle(self.api.replace(&self.name, &PostParams::default(), &lease).await)
+        if ours && rewound {
+            tracing::warn!("restored from a backup? the Lease is older than it was: reading everything anew");
+        }
+        let written = self.api.replace(&self.name, &PostParams::default(), &lease).await;
+        self.settle(written)
     }
 
     /// Whether the Lease has not changed for its duration, as seen from here.
@@ -150,6 +162,20 @@ impl Candidate {
                 self.observed = Some((spec.clone(), Instant::now()));
                 false
             }
+        }
+    }
+
+    fn settle(&mut self, written: Result<Lease, kube::Error>) -> Result<Turn, kube::Error> {
+        match written {
+            Ok(lease) => {
+                self.version = version(&lease);
+                Ok(Turn::Held(LeaseTerm {
+                    lease: lease.metadata.uid.unwrap_or_default(),
+                    term: i64::from(lease.spec.and_then(|spec| spec.lease_transitions).unwrap_or(0)),
+                }))
+            }
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(Turn::Lost),
+            Err(error) => Err(error),
         }
     }
 
@@ -225,13 +251,6 @@ impl Candidate {
     }
 }
 
-fn settle(written: Result<Lease, kube::Error>) -> Result<Turn, kube::Error> {
-    match written {
-        Ok(lease) => Ok(Turn::Held(LeaseTerm {
-            lease: lease.metadata.uid.unwrap_or_default(),
-            term: i64::from(lease.spec.and_then(|spec| spec.lease_transitions).unwrap_or(0)),
-        })),
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(Turn::Lost),
-        Err(error) => Err(error),
-    }
+fn version(lease: &Lease) -> Option<u64> {
+    lease.metadata.resource_version.as_deref()?.parse().ok()
 }
