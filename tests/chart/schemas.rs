@@ -69,6 +69,17 @@ fn what_is_committed_is_valid_in_every_version() {
     }
 }
 
+#[test]
+fn what_kustomize_makes_is_valid_in_every_version() {
+    let overlays = fs::read_dir(root().join("deploy/overlays")).unwrap();
+    let overlays = overlays.map(|entry| entry.unwrap().path().display().to_string());
+    for folder in overlays.chain(["deploy/base".to_owned()]) {
+        let made = run(lab::tool("CLUSTERSYNC_KUBECTL"), &["kustomize", &folder], "", &[]);
+        assert!(made.status.success(), "{folder}: {}", said(&made));
+        assert_eq!(wrong(&String::from_utf8(made.stdout).unwrap()), None, "{folder}");
+    }
+}
+
 /// Else the tests above could not fail.
 #[test]
 fn an_unknown_field_is_wrong() {

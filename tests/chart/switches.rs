@@ -306,6 +306,8 @@ fn defaults(r: &Rendering) {
     assert_eq!(service["spec"]["publishNotReadyAddresses"], true);
     let test = r.the("Pod");
     assert_eq!(test["metadata"]["annotations"]["helm.sh/hook"], "test");
+    let policy = &test["metadata"]["annotations"]["helm.sh/hook-delete-policy"];
+    assert_eq!(policy, "before-hook-creation", "helm test --logs reads the pod after the test");
     let args = json!(["probe", "--url", "http://clustersync-operator:8080/readyz"]);
     assert_eq!(test["spec"]["containers"][0]["args"], args);
     everywhere(r, NAME);
