@@ -103,3 +103,54 @@ async fn no_sync_runs_twice_or_starts_over() {
     arrives(&target, "backup-late", 102).await;
     assert_eq!(count(&target, "backup-done").await, 100, "a sync that was done has run again");
 }
+
+/// The backup names a leader that has lost the lead since: both are alive, and both have streamed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_of_the_backup_and_one_of_the_present_do_not_both_write() {
+    let plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start()));
+    succeed(plane.apply(CRD));
+    established(plane);
+    let site = Site::on(plane, "leaders");
+    let (source, target) = secrets(&site).await;
+    fill(&source, "leaders", 100).await;
+    let former = site.operator(&[]);
+    former.until_log("leading");
+    succeed(site.apply(&cluster_sync("sync", "leaders")));
+    let before = site.phase("sync", "Streaming");
+    plane.back_up();
+    site.phase("sync", "Streaming");
+
+    let epoch = |object: &Value| object["status"]["worker"]["epoch"].as_i64().unwrap_or(0);
+    let present = site.operator(&[]);
+    former.process.signal("STOP");
+    let taken_over = site.until("sync", "streaming under its next owner", |object| {
+        object["status"]["phase"] == "Streaming" && epoch(object) > epoch(&before)
+    });
+    insert(&source, "leaders", 1000).await;
+    arrives(&target, "leaders", 101).await;
+
+    plane.restore();
+    former.process.signal("CONT");
+    let after = site.until("sync", "streaming again", |object| {
+        object["status"]["phase"] == "Streaming" && epoch(object) > epoch(&taken_over)
+    });
+    assert_eq!(initial_sync(&after), initial_sync(&before), "it started over");
+    insert(&source, "leaders", 1001).await;
+    arrives(&target, "leaders", 102).await;
+    // One of the two reports it, the one that the target knows as its owner.
+    let owners = target.database("clustersync").collection::<Document>("owners");
+    let id = after["status"]["syncID"].as_str().unwrap();
+    let mut settled = Vec::new();
+    for _ in 0..5 {
+        let streams = [&former, &present].map(|operator| {
+            let wanted = r#"clustersync_phase{name="sync",namespace="leaders",phase="Streaming"} 1"#;
+            operator.http("/metrics").contains(wanted)
+        });
+        let owner = owners.find_one(doc! {"_id": id}).await.unwrap().unwrap();
+        settled.push((streams, owner.get_i64("epoch").unwrap()));
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!(settled.iter().all(|now| *now == settled[0]), "{settled:?}");
+    assert_eq!(settled[0].0.iter().filter(|streams| **streams).count(), 1, "{settled:?}");
+    assert_eq!(settled[0].1, epoch(&after));
+}

@@ -41,6 +41,20 @@ async fn the_longest_names_work_like_any_other() {
     let events = site.events(&name);
     assert!(events.contains(&"Streaming".to_owned()), "{events:?}\n{}", operator.log());
     assert!(site.kubectl(&["describe", "csync", &name]).contains("Following the source."));
+    // The same again counts the event up.
+    for _ in 0..2 {
+        site.set_state(&name, "Paused");
+        site.phase(&name, "Paused");
+        site.set_state(&name, "Running");
+        site.phase(&name, "Streaming");
+    }
+    std::thread::sleep(Duration::from_secs(1));
+    let all = site.json(&["get", "events.events.k8s.io"]);
+    let paused: Vec<_> =
+        all["items"].as_array().unwrap().iter().filter(|event| event["reason"] == "Paused").collect();
+    assert_eq!(paused.len(), 1, "{paused:#?}");
+    assert_eq!(paused[0]["series"]["count"], 2, "{paused:#?}");
+    assert_eq!(paused[0]["reportingController"], "clustersync-operator");
     site.kubectl(&["delete", "csync", &name, "--wait=false"]);
     site.gone(&name);
     let left = target.database(&"m".repeat(38)).list_collection_names().await.unwrap();

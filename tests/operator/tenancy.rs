@@ -1,6 +1,7 @@
 //! What the operator's account is refused when it tries, and what an operator does in namespaces that are not its own.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -171,6 +172,39 @@ fn overlay(plane: &'static ControlPlane, name: &str) -> Operator {
     Operator::running(process, port, folder)
 }
 
+/// With the admission policy the operator's account changes finalizers and nothing else of a resource.
+fn what_rbac_cannot_say(plane: &'static ControlPlane, site: &Site) {
+    let kubeconfig = plane.kubeconfig_for("clustersync-system", ACCOUNT);
+    let patch = |patch: &str| {
+        let args = ["-n", &site.namespace, "patch", "csync", "sync", "--type=merge", "-p", patch];
+        plane.kubectl_as(&kubeconfig, &args, "")
+    };
+    // A policy holds a moment after it is stored.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while patch(r#"{"metadata": {"labels": {"a": "b"}}}"#).status.success() {
+        assert!(Instant::now() < deadline, "the admission policy has no effect");
+        site.kubectl(&["label", "csync", "sync", "a-"]);
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    for refused in [
+        r#"{"spec": {"state": "Paused"}}"#,
+        r#"{"spec": {"limits": {"bytesPerSecond": 1}}}"#,
+        r#"{"metadata": {"annotations": {"a": "b"}}}"#,
+        r#"{"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "Secret", "name": "a", "uid": "b"}]}}"#,
+    ] {
+        let output = patch(refused);
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            !output.status.success() && said.contains("clustersync-operator-finalizers-only"),
+            "{refused}: {said}"
+        );
+    }
+    succeed(patch(r#"{"metadata": {"finalizers": ["example.net/a"]}}"#));
+    succeed(patch(r#"{"metadata": {"finalizers": []}}"#));
+    // Others are not concerned.
+    site.kubectl(&["annotate", "csync", "sync", "a=b"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn it_works_in_the_namespaces_that_it_was_given() {
     let plane: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start()));
@@ -199,6 +233,12 @@ async fn it_works_in_the_namespaces_that_it_was_given() {
     }
     let operator = overlay(plane, "all-namespaces");
     teams[2].phase("sync", "Streaming");
+    what_rbac_cannot_say(plane, &teams[2]);
+    let patch = r#"{"spec": {"deletionPolicy": "Delete"}}"#;
+    teams[2].kubectl(&["patch", "csync", "sync", "--type=merge", "-p", patch]);
+    teams[2].until("sync", "given its finalizer", |object| object["metadata"]["finalizers"].is_array());
+    teams[2].kubectl(&["delete", "csync", "sync", "--wait=false"]);
+    teams[2].gone("sync");
     for site in &teams[..2] {
         site.until("sync", "streaming under its next owner", |object| {
             object["status"]["phase"] == "Streaming" && object["status"]["worker"]["epoch"].as_i64() > Some(1)
