@@ -404,3 +404,47 @@ fn the_pods_are_admitted_under_the_restricted_profile() {
         refused(&admitted(&loose), &["PodSecurity", "allowPrivilegeEscalation"]);
     }
 }
+
+#[test]
+fn an_operator_is_held_to_the_finalizers() {
+    let site = site();
+    site.namespace("held");
+    site.helm(&["install", "clustersync", OPERATOR, "-n", "held", "--set", "rbac.finalizersOnly=true"]);
+    site.established();
+    site.sync("held", json!({}), json!({}));
+    let operator = site.plane.kubeconfig_for("held", "clustersync-operator");
+    let patch = |patch: Value| {
+        let args = ["-n", "held", "patch", "csync", "x", "--type=merge", "-p", &patch.to_string()];
+        site.plane.kubectl_as(&operator, &args, "")
+    };
+    // A policy holds a moment after it is stored.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    let mut number = 0;
+    while patch(json!({"spec": {"limits": {"bytesPerSecond": number}}})).status.success() {
+        assert!(std::time::Instant::now() < deadline, "the policy has no effect");
+        std::thread::sleep(std::time::Duration::from_millis(300));
+        number += 1;
+    }
+    refused(
+        &patch(json!({"spec": {"state": "Paused"}})),
+        &["held.clustersync-operator", "what is asked for"],
+    );
+    refused(
+        &patch(json!({"metadata": {"labels": {"a": "b"}}})),
+        &["held.clustersync-operator", "finalizers only"],
+    );
+    let output = patch(json!({"metadata": {"finalizers": ["clustersync.dev/durable-state"]}}));
+    assert!(output.status.success(), "{}", said(&output));
+    assert!(patch(json!({"metadata": {"finalizers": null}})).status.success());
+    site.plane.kubectl(&[
+        "-n",
+        "held",
+        "patch",
+        "csync",
+        "x",
+        "--type=merge",
+        "-p",
+        r#"{"spec":{"state":"Paused"}}"#,
+    ]);
+    site.helm(&["uninstall", "clustersync", "-n", "held"]);
+}

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::helm::{DEFINITION, OPERATOR, Rendering, render, run, said, yaml};
+use crate::helm::{DEFINITION, OPERATOR, Rendering, read, render, run, said, yaml};
 use crate::lab;
 use crate::schemas::wrong;
 
@@ -161,6 +161,27 @@ fn cases() -> Vec<Case> {
             user_roles,
         ),
         case(
+            json!({"rbac": {"finalizersOnly": true}, "serviceAccount": {"name": "mine"}}),
+            &[
+                "ServiceAccount mine",
+                "ValidatingAdmissionPolicy apart.clustersync-operator",
+                "ValidatingAdmissionPolicyBinding apart.clustersync-operator",
+            ],
+            &["ServiceAccount clustersync-operator"],
+            |r| {
+                let spec = &r.the("ValidatingAdmissionPolicy")["spec"];
+                let who = "request.userInfo.username == 'system:serviceaccount:apart:mine'";
+                assert_eq!(spec["matchConditions"][0]["expression"], who);
+                let source = Rendering::new(read("deploy/components/finalizers-only/policy.yaml"));
+                let source = &source.the("ValidatingAdmissionPolicy")["spec"];
+                for part in ["failurePolicy", "matchConstraints", "validations"] {
+                    assert_eq!(spec[part], source[part], "{part}");
+                }
+                let name = &r.the("ValidatingAdmissionPolicy")["metadata"]["name"];
+                assert_eq!(r.the("ValidatingAdmissionPolicyBinding")["spec"]["policyName"], *name);
+            },
+        ),
+        case(
             json!({"metrics": {"service": {"enabled": false}}}),
             &[],
             &["Service clustersync-operator", "Pod clustersync-operator-test"],
@@ -194,7 +215,7 @@ fn cases() -> Vec<Case> {
             |r| {
                 let rule = r.the("PrometheusRule");
                 assert_eq!(rule["metadata"]["labels"]["release"], "kps");
-                let tested = yaml(&crate::helm::read("charts/clustersync/files/alerts.yaml"));
+                let tested = yaml(&read("charts/clustersync/files/alerts.yaml"));
                 assert_eq!(rule["spec"], tested, "what promtool tests is what is rendered");
             },
         ),
@@ -209,8 +230,7 @@ fn cases() -> Vec<Case> {
                 let rendered: Value =
                     serde_json::from_str(map["data"]["clustersync.json"].as_str().unwrap()).unwrap();
                 let tested: Value =
-                    serde_json::from_str(&crate::helm::read("charts/clustersync/files/dashboard.json"))
-                        .unwrap();
+                    serde_json::from_str(&read("charts/clustersync/files/dashboard.json")).unwrap();
                 assert_eq!(rendered, tested, "what is tested is what is rendered");
             },
         ),
@@ -421,7 +441,7 @@ fn the_definition_has_a_chart_of_its_own() {
 #[test]
 fn two_releases_share_nothing() {
     let values = json!({
-        "crds": {"enabled": false}, "watchNamespaces": ["*"], "rbac": {"aggregate": true}, "replicas": 2,
+        "crds": {"enabled": false}, "watchNamespaces": ["*"], "rbac": {"aggregate": true, "finalizersOnly": true}, "replicas": 2,
         "networkPolicy": {"enabled": true},
         "metrics": {"serviceMonitor": {"enabled": true}, "prometheusRule": {"enabled": true}, "dashboard": {"enabled": true}},
     });
