@@ -15,6 +15,9 @@
 //! `cli` → `operator`, `service` → `resource` → `api`, [`sync`]. No other way round; [`sync`] is the engine
 //! and knows neither Kubernetes nor HTTP. `docs/architecture.md` has the picture.
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 pub mod api;
 pub mod cli;
 pub mod operator;
