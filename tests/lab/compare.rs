@@ -39,7 +39,7 @@ pub async fn compare(source: &Client, target: &Client, judge: &Judge) -> Vec<Str
         let right: BTreeMap<String, Document> = right
             .into_iter()
             .map(|(name, mut entry)| {
-                if judge.before_completion {
+                if judge.before_completion && is_deferred(&entry) {
                     defer_options(&mut entry);
                 }
                 (name, entry)
@@ -80,6 +80,15 @@ fn defer_options(entry: &mut Document) {
         }
         options.remove("expireAfterSeconds");
     }
+}
+
+/// Whether nothing on the target goes by itself: no cap that could be reached, no expiry.
+fn is_deferred(entry: &Document) -> bool {
+    let Ok(options) = entry.get_document("options") else { return true };
+    let size = options.get("size").and_then(|size| size.as_i64().or(size.as_i32().map(i64::from)));
+    !options.contains_key("max")
+        && !options.contains_key("expireAfterSeconds")
+        && size.is_none_or(|size| size > 1 << 40)
 }
 
 /// Type and options, without the UUID.

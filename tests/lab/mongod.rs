@@ -12,6 +12,8 @@ use super::process::{Folder, Process};
 #[derive(Clone, Debug)]
 pub struct Options {
     pub name: String,
+    /// The address that members listen on and know each other by.
+    pub host: String,
     pub members: usize,
     /// Megabytes.
     pub oplog: u32,
@@ -24,12 +26,21 @@ pub struct Options {
 
 impl Options {
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), members: 1, oplog: 512, cache: 0.5, old: false, extra: Vec::new() }
+        Self {
+            name: name.to_owned(),
+            host: "127.0.0.1".to_owned(),
+            members: 1,
+            oplog: 512,
+            cache: 0.5,
+            old: false,
+            extra: Vec::new(),
+        }
     }
 }
 
 #[derive(Debug)]
 pub struct Member {
+    pub host: String,
     pub port: u16,
     process: Option<Process>,
     args: Vec<String>,
@@ -63,8 +74,10 @@ impl Member {
 
     /// Only this member, whatever its state.
     pub async fn direct(&self) -> Client {
-        let uri =
-            format!("mongodb://127.0.0.1:{}/?directConnection=true&serverSelectionTimeoutMS=5000", self.port);
+        let uri = format!(
+            "mongodb://{}:{}/?directConnection=true&serverSelectionTimeoutMS=5000",
+            self.host, self.port
+        );
         Client::with_options(ClientOptions::parse(uri).await.unwrap()).unwrap()
     }
 }
@@ -91,7 +104,7 @@ impl ReplicaSet {
                 "--port",
                 &port.to_string(),
                 "--bind_ip",
-                "127.0.0.1",
+                &options.host,
                 "--dbpath",
                 &folder.0.display().to_string(),
                 "--wiredTigerCacheSizeGB",
@@ -107,8 +120,14 @@ impl ReplicaSet {
             .map(str::to_owned)
             .to_vec();
             args.extend(options.extra.iter().cloned());
-            let mut member =
-                Member { port, process: None, args, program: program.clone(), folder: folder.0.clone() };
+            let mut member = Member {
+                host: options.host.clone(),
+                port,
+                process: None,
+                args,
+                program: program.clone(),
+                folder: folder.0.clone(),
+            };
             member.start_process();
             members.push(member);
             folders.push(folder);
@@ -123,7 +142,7 @@ impl ReplicaSet {
             .members
             .iter()
             .enumerate()
-            .map(|(number, member)| doc! {"_id": number as i32, "host": format!("127.0.0.1:{}", member.port), "priority": if number == 0 { 2 } else { 1 }})
+            .map(|(number, member)| doc! {"_id": number as i32, "host": format!("{}:{}", member.host, member.port), "priority": if number == 0 { 2 } else { 1 }})
             .collect();
         let config = doc! {"_id": &self.name, "members": hosts, "settings": {"electionTimeoutMillis": 2000}};
         let admin = self.members[0].direct().await;
@@ -139,7 +158,7 @@ impl ReplicaSet {
 
     pub fn uri(&self) -> String {
         let hosts: Vec<String> =
-            self.members.iter().map(|member| format!("127.0.0.1:{}", member.port)).collect();
+            self.members.iter().map(|member| format!("{}:{}", member.host, member.port)).collect();
         format!("mongodb://{}/?replicaSet={}", hosts.join(","), self.name)
     }
 
