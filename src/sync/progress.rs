@@ -107,6 +107,8 @@ pub struct Times {
     pub checkpoint: Option<Timestamp>,
     /// The newest event that was read.
     pub seen: Option<Timestamp>,
+    /// The newest time that the clone's reads saw.
+    pub read: Option<Timestamp>,
     /// The source's newest majority-committed write.
     pub source: Option<Timestamp>,
     /// Seconds that the source's oplog holds.

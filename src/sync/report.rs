@@ -124,6 +124,8 @@ pub struct Report {
     pub replication: ReplicationReport,
     /// The cutover, once asked for.
     pub completion: Option<CompletionReport>,
+    /// When attempts began to fail, if none has got any further since: no checkpoint, no copied batch.
+    pub failing_since: Option<Timestamp>,
     /// What a user should know although nothing is wrong enough to stop.
     pub warnings: Vec<String>,
     /// Request tokens that have been acted on (or recorded at first contact), from the durable state.
@@ -201,7 +203,7 @@ pub struct ReplicationReport {
     pub lanes: u32,
     /// Bytes held in queues.
     pub queued_bytes: u64,
-    /// The last failure, if the present attempt has not got past it.
+    /// The last failure, until the sync has got further than it was then.
     pub last_error: Option<LastError>,
 }
 

@@ -102,6 +102,7 @@ pub async fn run(
             _ = ticks.tick() => {
                 let applied = watermark.mark().time;
                 ctx.progress.update_times(|times| times.applied = Some(applied));
+                clone::missing(ctx, applied)?;
                 let wanted = desired.borrow().clone();
                 steer.position.applied = applied;
                 steer.position.cloned = *cloned.borrow_and_update();
@@ -141,7 +142,7 @@ fn spawn_stream(
         });
     }
     let begun = record.intent.as_ref().map(|intent| intent.token.clone());
-    let ddl = Ddl::new(ctx.clone(), record.ddl_position.clone(), begun);
+    let ddl = Ddl::new(ctx.clone(), record.ddl_position.clone(), begun, record.listed_until);
     let catalogue_time = record.catalogue_time.unwrap_or(Timestamp { time: 0, increment: 0 });
     let router = Router::new(ctx.clone(), lanes, Arc::clone(watermark), ddl, catalogue_time);
     let cancel = cancel.clone();

@@ -73,3 +73,51 @@ async fn a_build_that_fails_on_the_source_leaves_nothing() {
     world.assert_identical(true).await;
     sync.stop().await;
 }
+
+/// A command that builds several indexes goes only as a whole: what DDL needs to have out of its way must go at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_of_several_indexes_gives_way_to_a_drop() {
+    let (source, target) = pair().await;
+    let world = World::on(&source, &target, "several").await;
+    world.fill("c", 8_000, 800).await;
+    let two = doc! {"createIndexes": "c", "indexes": [{"key": {"n": 1}, "name": "one"}, {"key": {"m": 1}, "name": "two"}]};
+    world.src().run_command(two).await.unwrap();
+    fail_point(&world.target, BUILD, "alwaysOn").await;
+    let sync = world.start();
+    sync.phase(Phase::Streaming).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    world.coll("c").drop().await.unwrap();
+    world.coll("after").insert_one(doc! {"_id": 1}).await.unwrap();
+    let began = std::time::Instant::now();
+    world.caught_up(&sync).await;
+    assert!(began.elapsed() < Duration::from_secs(10), "the stream stood still for {:?}", began.elapsed());
+    fail_point(&world.target, BUILD, "off").await;
+    world.assert_identical(true).await;
+    sync.stop().await;
+}
+
+/// The cutover waits for builds that go on, and takes none of them for a failure.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cutover_while_unique_and_expiring_indexes_are_built() {
+    let (source, target) = pair().await;
+    let world = World::on(&source, &target, "going_on").await;
+    world.fill("c", 8_000, 800).await;
+    let indexes = doc! {"createIndexes": "c", "indexes": [
+        {"key": {"_id": 1, "n": 1}, "name": "unique", "unique": true},
+        {"key": {"at": 1}, "name": "expires", "expireAfterSeconds": 5_000},
+        {"key": {"m": 1}, "name": "plain"},
+    ]};
+    world.src().run_command(indexes).await.unwrap();
+    fail_point(&world.target, BUILD, "alwaysOn").await;
+    let sync = world.start();
+    sync.phase(Phase::Streaming).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    sync.want(DesiredState::Completed);
+    sync.phase(Phase::Completing).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    fail_point(&world.target, BUILD, "off").await;
+    let report = sync.phase(Phase::Completed).await;
+    assert_eq!(report.completion.unwrap().unsuccessful_indexes, []);
+    world.assert_identical(false).await;
+    sync.stop().await;
+}

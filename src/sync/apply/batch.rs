@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use super::{Change, Write};
-use crate::sync::clone::write::{query, replacement};
+use crate::sync::clone::write::{begin, query, replacement};
 use crate::sync::endpoint::raw::{self, Writer};
 use crate::sync::state::Operation;
 
@@ -18,12 +18,26 @@ enum Command {
     Delete,
 }
 
+impl Command {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Update => "update",
+            Self::Delete => "delete",
+        }
+    }
+}
+
+/// Diffs of one document in one statement: each is a stage of a pipeline, of which the server takes a thousand
+/// (`internalPipelineLengthLimit`).
+const STAGES: usize = 200;
+
 /// The commands for a run of changes, and which change each statement is.
 #[derive(Debug, Default)]
 pub struct Plan {
     /// The commands, in order.
     pub operations: Vec<Operation>,
-    /// For each command, the change behind each statement.
+    /// For each command, the first change behind each statement.
     pub statements: Vec<Vec<usize>>,
     /// For each command, whether every statement must meet exactly one document.
     pub strict: Vec<bool>,
@@ -32,60 +46,106 @@ pub struct Plan {
 #[derive(Debug)]
 struct Segment {
     command: Command,
-    changes: Vec<usize>,
+    statements: Vec<usize>,
     bytes: usize,
+    strict: bool,
+}
+
+/// Where the last change of a document is.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    segment: usize,
+    /// The last change of its statement, and how many it has.
+    last: usize,
+    count: usize,
+}
+
+#[derive(Debug)]
+struct Group {
+    first: usize,
+    segments: Vec<Segment>,
+    places: HashMap<u64, Place>,
 }
 
 /// Group `changes` into commands.
 pub fn plan(changes: &[Change]) -> Plan {
-    let mut by_collection: Vec<(usize, Vec<Segment>, HashMap<u64, usize>)> = Vec::new();
+    let mut groups: Vec<Group> = Vec::new();
     let mut index: HashMap<*const crate::sync::catalog::Collection, usize> = HashMap::new();
+    // The diff that follows in the same statement.
+    let mut next: Vec<Option<usize>> = vec![None; changes.len()];
     for (number, change) in changes.iter().enumerate() {
         let slot = *index.entry(std::sync::Arc::as_ptr(&change.collection)).or_insert_with(|| {
-            by_collection.push((number, Vec::new(), HashMap::new()));
-            by_collection.len() - 1
+            groups.push(Group { first: number, segments: Vec::new(), places: HashMap::new() });
+            groups.len() - 1
         });
-        let (_, segments, last) = &mut by_collection[slot];
-        let command = command(change);
+        let Group { segments, places, .. } = &mut groups[slot];
+        let capped = change.collection.is_capped();
         let size = change.write.len() + change.key.get().len() + 160;
-        // Not before the last segment that holds an earlier change of the same document.
-        let from = if change.collection.is_capped() {
-            // Insertion order is part of the data.
-            segments.len().saturating_sub(1)
-        } else {
-            last.get(&change.hash).copied().unwrap_or(0)
-        };
+        let place = places.get(&change.hash).copied();
+        if let Some(place) = place.filter(|_| !capped)
+            && place.count < STAGES
+            && segments[place.segment].bytes + size <= COMMAND_BYTES
+            && continues(&changes[place.last], change)
+        {
+            next[place.last] = Some(number);
+            segments[place.segment].bytes += size;
+            segments[place.segment].strict &= is_strict(change);
+            places.insert(change.hash, Place { last: number, count: place.count + 1, ..place });
+            continue;
+        }
+        let command = command(change);
+        // Not before the last segment that holds an earlier change of the same document; where insertion order is part of
+        // the data, not before anything.
+        let from =
+            if capped { segments.len().saturating_sub(1) } else { place.map_or(0, |place| place.segment) };
         let fits = |segment: &Segment| segment.command == command && segment.bytes + size <= COMMAND_BYTES;
-        let found =
-            segments.iter().enumerate().skip(from).find(|(_, segment)| fits(segment)).map(|(at, _)| at);
-        let at = found.unwrap_or_else(|| {
-            segments.push(Segment { command, changes: Vec::new(), bytes: 0 });
+        let found = segments.iter().enumerate().skip(from).find(|(_, one)| fits(one)).map(|(at, _)| at);
+        let segment = found.unwrap_or_else(|| {
+            segments.push(Segment { command, statements: Vec::new(), bytes: 0, strict: true });
             segments.len() - 1
         });
-        segments[at].changes.push(number);
-        segments[at].bytes += size;
-        last.insert(change.hash, at);
+        segments[segment].statements.push(number);
+        segments[segment].bytes += size;
+        segments[segment].strict &= is_strict(change);
+        places.insert(change.hash, Place { segment, last: number, count: 1 });
     }
+    write(changes, groups, &next)
+}
+
+/// Whether a diff may be one more stage of the statement that ends in another diff: of the very same document, since a
+/// hash is no identity.
+fn continues(before: &Change, change: &Change) -> bool {
+    matches!((&before.write, &change.write), (Write::Diff(_), Write::Diff(_)))
+        && before.key.get() == change.key.get()
+}
+
+fn write(changes: &[Change], groups: Vec<Group>, next: &[Option<usize>]) -> Plan {
     let mut plan = Plan::default();
-    for (first, segments, _) in by_collection {
-        let namespace = changes[first].collection.target();
-        for segment in segments {
+    for group in groups {
+        let (namespace, uuid) = {
+            let record = changes[group.first].collection.record();
+            (record.target_namespace(), record.target_uuid)
+        };
+        for segment in group.segments {
             let mut writer = Writer::new(segment.bytes);
+            begin(&mut writer, segment.command.name(), &namespace.coll, uuid);
             match segment.command {
-                Command::Insert => inserts(&mut writer, &namespace.coll, changes, &segment.changes),
-                Command::Update => updates(&mut writer, &namespace.coll, changes, &segment.changes),
-                Command::Delete => deletes(&mut writer, &namespace.coll, changes, &segment.changes),
+                Command::Insert => inserts(&mut writer, changes, &segment.statements),
+                Command::Update => updates(&mut writer, changes, &segment.statements, next),
+                Command::Delete => deletes(&mut writer, changes, &segment.statements),
             }
             plan.operations.push(Operation { db: namespace.db.clone(), command: writer.finish() });
-            plan.strict.push(segment.changes.iter().all(|&number| is_strict(&changes[number])));
-            plan.statements.push(segment.changes);
+            plan.strict.push(segment.strict);
+            plan.statements.push(segment.statements);
         }
     }
     plan
 }
 
+/// A delete that meets nothing leaves what it should: the target's own expiry may have been faster (dates before 1958 are
+/// further back than the longest that an index can be told to wait).
 fn is_strict(change: &Change) -> bool {
-    !change.replay && !matches!(change.write, Write::Put(_))
+    !change.replay && !matches!(change.write, Write::Put(_) | Write::Delete)
 }
 
 fn command(change: &Change) -> Command {
@@ -96,8 +156,7 @@ fn command(change: &Change) -> Command {
     }
 }
 
-fn inserts(writer: &mut Writer, collection: &str, changes: &[Change], numbers: &[usize]) {
-    writer.string("insert", collection);
+fn inserts(writer: &mut Writer, changes: &[Change], numbers: &[usize]) {
     writer.boolean("bypassDocumentValidation", true);
     writer.open_array("documents");
     for (position, &number) in numbers.iter().enumerate() {
@@ -108,8 +167,7 @@ fn inserts(writer: &mut Writer, collection: &str, changes: &[Change], numbers: &
     writer.close();
 }
 
-fn updates(writer: &mut Writer, collection: &str, changes: &[Change], numbers: &[usize]) {
-    writer.string("update", collection);
+fn updates(writer: &mut Writer, changes: &[Change], numbers: &[usize], next: &[Option<usize>]) {
     writer.boolean("bypassDocumentValidation", true);
     writer.open_array("updates");
     for (position, &number) in numbers.iter().enumerate() {
@@ -122,7 +180,7 @@ fn updates(writer: &mut Writer, collection: &str, changes: &[Change], numbers: &
                 writer.boolean("upsert", true);
             }
             Write::Replace(document) => replacement(writer, document.get()),
-            Write::Diff(diff) => apply_diff(writer, diff.get()),
+            Write::Diff(_) => apply_diffs(writer, changes, number, next),
             Write::Delete | Write::Reread => {}
         }
         writer.close();
@@ -130,19 +188,26 @@ fn updates(writer: &mut Writer, collection: &str, changes: &[Change], numbers: &
     writer.close();
 }
 
-/// `u: [{$_internalApplyOplogUpdate: {oplogUpdate: <diff>}}]`: the server applies it as its own secondaries do.
-fn apply_diff(writer: &mut Writer, diff: &[u8]) {
+/// `u: [{$_internalApplyOplogUpdate: {oplogUpdate: <diff>}}, …]`: the server applies them as its own secondaries do.
+fn apply_diffs(writer: &mut Writer, changes: &[Change], first: usize, next: &[Option<usize>]) {
     writer.open_array("u");
-    writer.open_document("0");
-    writer.open_document("$_internalApplyOplogUpdate");
-    writer.document("oplogUpdate", diff);
-    writer.close();
-    writer.close();
+    let mut present = Some(first);
+    let mut stage = 0;
+    while let Some(number) = present {
+        if let Write::Diff(diff) = &changes[number].write {
+            writer.open_document(&stage.to_string());
+            writer.open_document("$_internalApplyOplogUpdate");
+            writer.document("oplogUpdate", diff.get());
+            writer.close();
+            writer.close();
+        }
+        stage += 1;
+        present = next[number];
+    }
     writer.close();
 }
 
-fn deletes(writer: &mut Writer, collection: &str, changes: &[Change], numbers: &[usize]) {
-    writer.string("delete", collection);
+fn deletes(writer: &mut Writer, changes: &[Change], numbers: &[usize]) {
     writer.open_array("deletes");
     for (position, &number) in numbers.iter().enumerate() {
         writer.open_document(&position.to_string());
@@ -206,7 +271,25 @@ mod tests {
         let changes: Vec<_> = (0..30).map(|n| change(&c, n, u8::try_from(n % 3).unwrap(), false)).collect();
         let plan = plan(&changes);
         assert_eq!(plan.operations.len(), 3);
-        assert!(plan.strict.iter().all(|&strict| strict));
+        assert_eq!(plan.strict, [true, true, false], "a delete may find nothing");
+    }
+
+    #[test]
+    fn diffs_of_one_document_are_stages_of_one_update() {
+        let c = collection(1);
+        let mut changes: Vec<_> = (0..5).map(|_| change(&c, 1, 1, false)).collect();
+        changes.insert(2, change(&c, 2, 1, true));
+        let merged = plan(&changes);
+        assert_eq!(merged.statements, [vec![0, 2]]);
+        assert_eq!(merged.strict, [false], "one of them may be a replay");
+        // The same hash, but another document.
+        let other = Change { hash: 1, ..change(&c, 7, 1, false) };
+        assert_eq!(
+            plan(&[change(&c, 1, 1, false), other, change(&c, 1, 1, false)]).statements,
+            [vec![0, 1, 2]]
+        );
+        let many: Vec<_> = (0..STAGES + 1).map(|_| change(&c, 1, 1, false)).collect();
+        assert_eq!(plan(&many).statements, [vec![0, STAGES]]);
     }
 
     #[test]
@@ -231,9 +314,31 @@ mod tests {
         #[test]
         fn order_within_a_document_is_kept(spec in proptest::collection::vec((1u8..3, 0i32..6, 0u8..4, any::<bool>()), 0..60)) {
             let collections = [collection(1), collection(2)];
-            let changes: Vec<_> = spec.iter().map(|&(c, id, kind, replay)| change(&collections[usize::from(c) - 1], id, kind, replay)).collect();
+            let changes: Vec<_> = spec.iter().enumerate().map(|(n, &(c, id, kind, replay))| {
+                let mut change = change(&collections[usize::from(c) - 1], id, kind, replay);
+                if kind == 1 {
+                    // Numbered, to be found again among the stages of a statement.
+                    change.write = Write::Diff(bytes(&doc! {"n": i64::try_from(n).unwrap()}));
+                }
+                change
+            }).collect();
             let plan = plan(&changes);
-            let order: Vec<usize> = plan.statements.iter().flatten().copied().collect();
+            let mut order: Vec<usize> = Vec::new();
+            for (operation, statements) in plan.operations.iter().zip(&plan.statements) {
+                let command: mongodb::bson::Document = operation.command.clone().try_into().unwrap();
+                let array = command.values().find_map(|value| value.as_array()).unwrap();
+                prop_assert_eq!(array.len(), statements.len());
+                for (statement, &first) in array.iter().zip(statements) {
+                    let stages = statement.as_document().and_then(|one| one.get_array("u").ok());
+                    match stages.filter(|_| matches!(changes[first].write, Write::Diff(_))) {
+                        None => order.push(first),
+                        Some(stages) => order.extend(stages.iter().map(|stage| {
+                            let apply = stage.as_document().unwrap().get_document("$_internalApplyOplogUpdate").unwrap();
+                            usize::try_from(apply.get_document("oplogUpdate").unwrap().get_i64("n").unwrap()).unwrap()
+                        })),
+                    }
+                }
+            }
             let mut sorted = order.clone();
             sorted.sort_unstable();
             prop_assert_eq!(sorted, (0..changes.len()).collect::<Vec<_>>());
@@ -242,11 +347,6 @@ mod tests {
                     let same = spec[earlier].0 == spec[later].0 && spec[earlier].1 == spec[later].1;
                     prop_assert!(!same || earlier < later);
                 }
-            }
-            for (operation, statements) in plan.operations.iter().zip(&plan.statements) {
-                let command: mongodb::bson::Document = operation.command.clone().try_into().unwrap();
-                let array = command.values().find_map(|value| value.as_array()).unwrap();
-                prop_assert_eq!(array.len(), statements.len());
             }
         }
     }

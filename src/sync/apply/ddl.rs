@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use mongodb::bson::{Document, Uuid, doc};
+use mongodb::bson::{Document, Timestamp, Uuid, doc};
 use tokio::sync::MutexGuard;
 
 use crate::sync::catalog::{Catalog, Collection, create, index as catalog_index, options, read};
@@ -29,12 +29,24 @@ pub struct Ddl {
     position: String,
     /// The event that an earlier run had begun.
     begun: Option<String>,
+    /// The catalogue was read piece by piece until then: what is not in it may have come and gone.
+    listed_until: Option<Timestamp>,
 }
 
 impl Ddl {
     /// Go on after the event at `position`; `begun` may have been half done.
-    pub fn new(ctx: Context, position: String, begun: Option<String>) -> Self {
-        Self { ctx, position, begun }
+    pub fn new(
+        ctx: Context,
+        position: String,
+        begun: Option<String>,
+        listed_until: Option<Timestamp>,
+    ) -> Self {
+        Self { ctx, position, begun, listed_until }
+    }
+
+    /// Whether an event of a collection that is not known is of one that came and went while the catalogue was listed.
+    pub fn is_before_the_listing(&self, event: &Event<'_>) -> bool {
+        self.listed_until.is_some_and(|until| event.time <= until)
     }
 
     /// The token of the last event done.
@@ -58,7 +70,10 @@ impl Ddl {
             Kind::Drop | Kind::Modify if event.uuid.is_none() => Box::pin(self.of_view(event)).await,
             Kind::Drop | Kind::Modify | Kind::CreateIndexes | Kind::DropIndexes => match known {
                 Some(collection) => Box::pin(self.of_collection(event, collection)).await,
-                None if in_scope && !self.ctx.config.initial_sync.skip_unsupported => {
+                None if in_scope
+                    && !self.ctx.config.initial_sync.skip_unsupported
+                    && !self.is_before_the_listing(event) =>
+                {
                     Err(unsupported(event, "of a collection that is not known"))
                 }
                 None => Ok(()),
@@ -298,8 +313,8 @@ impl Ddl {
         }
         let options = read::without(change, &["index"]);
         let at_once = options::immediate(options.as_bytes());
-        if record.target_uuid.is_some() && !at_once.is_empty() {
-            create::modify(&self.ctx.target, &record.target_namespace(), &at_once).await?;
+        if let Some(uuid) = record.target_uuid.filter(|_| !at_once.is_empty()) {
+            create::modify(&self.ctx.target, &record.target_namespace(), uuid, &at_once).await?;
         }
         record.options = binary(options::changed(&record.options.bytes, options.as_bytes()).as_bytes());
         operations.push(self.ctx.store.put(COLLECTIONS, std::slice::from_ref(&record))?);
@@ -392,12 +407,12 @@ impl Ddl {
         let _hold = self.ctx.builder.hold(collection.uuid).await?;
         self.intend(event).await?;
         let namespace = collection.target();
-        let created = collection.record().target_uuid.is_some();
+        let created = collection.record().target_uuid;
         let mut names: Vec<String> = Vec::new();
         for spec in index_specs(event) {
             let Some(name) = raw::get(spec, "name").and_then(|name| name.as_str()) else { continue };
-            if created {
-                create::drop_index(&self.ctx.target, &namespace, name).await?;
+            if created.is_some() {
+                create::drop_index(&self.ctx.target, &namespace, created, name).await?;
             }
             names.push(name.to_owned());
         }

@@ -104,7 +104,10 @@ impl Worker {
                     Err(_) => break,
                 }
             }
-            let batch = take(&mut queue);
+            let mut batch = take(&mut queue);
+            for change in self.read_again(&mut batch).await?.into_iter().rev() {
+                queue.push_front(change);
+            }
             self.apply(batch).await?;
         }
     }
@@ -112,7 +115,6 @@ impl Worker {
     async fn apply(&mut self, mut changes: Vec<Change>) -> Result<()> {
         let began = Instant::now();
         let taken = changes.len();
-        self.read_again(&mut changes).await?;
         self.mark_replays(&mut changes);
         let position = changes.last().map(|change| String::from_utf8_lossy(change.token.get()).into_owned());
         let position = position.unwrap_or_default();
@@ -121,7 +123,7 @@ impl Worker {
         let _writing = self.ctx.budgets.write.reserve(bytes as u64 * COPIES).await;
         let settled = Settled::of(&changes);
         if changes.first().is_some_and(|change| change.collection.is_capped()) {
-            self.write_in_order(changes).await?;
+            self.write_in_order(changes, began).await?;
             changes = Vec::new();
         }
         loop {
@@ -141,7 +143,7 @@ impl Worker {
                     let refused =
                         plan.statements.get(operation).and_then(|numbers| numbers.get(error.index)).copied();
                     let refused = refused.ok_or_else(|| write_failure("a batch", &error))?;
-                    self.mend(&mut changes, refused, &error).await?;
+                    self.mend(&mut changes, refused, &error, began).await?;
                 }
             }
         }
@@ -153,7 +155,7 @@ impl Worker {
 
     /// Changes of a capped collection, one after the other and outside of a transaction, which it does not allow. If
     /// this is interrupted the collection is copied again.
-    async fn write_in_order(&mut self, mut changes: Vec<Change>) -> Result<()> {
+    async fn write_in_order(&mut self, mut changes: Vec<Change>, began: Instant) -> Result<()> {
         'again: while !changes.is_empty() {
             let plan = plan(&changes);
             self.ctx.store.prove().await?;
@@ -162,7 +164,7 @@ impl Worker {
                 if let Some(error) = write_error(&reply) {
                     let refused = plan.statements[number].get(error.index).copied();
                     let refused = refused.ok_or_else(|| write_failure("a batch", &error))?;
-                    self.mend(&mut changes, refused, &error).await?;
+                    self.mend(&mut changes, refused, &error, began).await?;
                     // What came before it is done.
                     changes.drain(..refused);
                     continue 'again;
@@ -176,17 +178,27 @@ impl Worker {
         Ok(())
     }
 
-    /// Fetch the documents of which an event says only that they changed.
-    async fn read_again(&mut self, changes: &mut [Change]) -> Result<()> {
-        for change in changes.iter_mut().filter(|change| matches!(change.write, Write::Reread)) {
-            let (document, as_of) =
-                reread(&self.ctx, &change.collection, change.key.get(), change.time).await?;
-            change.write = put_or_delete(document);
-            change.replay = true;
-            self.reread.insert(change.hash, as_of);
-            self.read_until = self.read_until.max(Some(as_of));
+    /// Fetch the documents of which an event says only that they changed; returns those changes that a batch has no room
+    /// for any more.
+    async fn read_again(&mut self, changes: &mut Vec<Change>) -> Result<Vec<Change>> {
+        let (mut bytes, mut read) = (0, false);
+        for at in 0..changes.len() {
+            let change = &mut changes[at];
+            if matches!(change.write, Write::Reread) {
+                let (document, as_of) =
+                    reread(&self.ctx, &change.collection, change.key.get(), change.time).await?;
+                change.write = put_or_delete(document);
+                change.replay = true;
+                self.reread.insert(change.hash, as_of);
+                self.read_until = self.read_until.max(Some(as_of));
+                read = true;
+            }
+            bytes += changes[at].write.len();
+            if read && bytes > BATCH_BYTES {
+                return Ok(changes.split_off(at + 1));
+            }
         }
-        Ok(())
+        Ok(Vec::new())
     }
 
     /// Mark the changes that a document read again already holds.
@@ -207,12 +219,18 @@ impl Worker {
 
     /// Inside a replay window, read the refused document again; outside it, stop. Where an index refuses a document that
     /// the source accepts, the index goes until completion.
-    async fn mend(&mut self, changes: &mut Vec<Change>, refused: usize, error: &WriteError) -> Result<()> {
+    async fn mend(
+        &mut self,
+        changes: &mut Vec<Change>,
+        refused: usize,
+        error: &WriteError,
+        began: Instant,
+    ) -> Result<()> {
         let change = &changes[refused];
         let namespace = change.collection.target().to_string();
         let put = matches!(change.write, Write::Put(_));
         if failure::IS_OF_AN_INDEX.contains(&error.code) && (put || !change.replay) {
-            let gave_way = self.ctx.builder.give_way(&change.collection, error).await?;
+            let gave_way = self.ctx.builder.give_way(&change.collection, error, began).await?;
             if gave_way {
                 return Ok(());
             }

@@ -3,6 +3,7 @@
 use mongodb::bson::{Bson, RawDocumentBuf, Timestamp, doc};
 
 use crate::sync::catalog::{Collection, read};
+use crate::sync::clone::source_time;
 use crate::sync::context::Context;
 use crate::sync::endpoint::cursor::Fetch;
 use crate::sync::endpoint::{failure, raw};
@@ -34,9 +35,11 @@ pub async fn reread(
                     )
                 ) =>
             {
-                match read::locate(&ctx.source, collection.uuid).await? {
+                let now = source_time(ctx).await?.max(not_before);
+                match read::locate(&ctx.source, collection.uuid, now).await? {
                     Some(present) => namespace = present,
-                    None => return Ok((None, not_before)),
+                    // Nothing that happened to it up to now has left anything.
+                    None => return Ok((None, now)),
                 }
             }
             other => return other,

@@ -227,7 +227,8 @@ impl Router {
     /// An event of a collection that we do not know: out of scope, dropped by DDL that was applied before a restart,
     /// or a gap.
     fn unknown(&self, event: &Event<'_>) -> Result<Verdict> {
-        if !self.ctx.config.scope.contains(event.db, event.coll) || event.token <= self.ddl.position() {
+        let known_to_be_none = event.token <= self.ddl.position() || self.ddl.is_before_the_listing(event);
+        if !self.ctx.config.scope.contains(event.db, event.coll) || known_to_be_none {
             return Ok(Verdict::Discard);
         }
         Err(Error::new(

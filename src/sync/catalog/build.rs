@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mongodb::bson::{RawDocumentBuf, Uuid, doc};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::create;
 use super::index;
@@ -31,6 +32,8 @@ pub struct Builder {
 struct Activity {
     busy: HashMap<Uuid, (Namespace, Vec<String>)>,
     held: HashSet<Uuid>,
+    /// When indexes of a collection gave way last.
+    gave_way: HashMap<Uuid, Instant>,
 }
 
 impl Builder {
@@ -82,7 +85,7 @@ impl Builder {
                 namespace
             };
             tried += records.len();
-            let outcome = self.build(&namespace, &records, collection.is_collated()).await;
+            let outcome = self.build(&collection, &namespace, &records).await;
             self.activity().busy.remove(&uuid);
             self.rest.notify_waiters();
             outcome?;
@@ -90,11 +93,18 @@ impl Builder {
         Ok(tried)
     }
 
-    async fn build(&self, namespace: &Namespace, records: &[IndexRecord], collated: bool) -> Result<()> {
+    async fn build(
+        &self,
+        collection: &Collection,
+        namespace: &Namespace,
+        records: &[IndexRecord],
+    ) -> Result<()> {
+        let collated = collection.is_collated();
+        let uuid = collection.record().target_uuid;
         let specs: Vec<RawDocumentBuf> =
             records.iter().map(|record| index::relaxed(&record.spec.bytes, collated)).collect();
         tracing::info!(%namespace, indexes = records.len(), "building indexes");
-        match create::create_indexes(self.store.target(), namespace, &specs).await {
+        match create::create_indexes(self.store.target(), namespace, uuid, &specs).await {
             Ok(()) => {
                 for record in records {
                     self.settle(namespace, record, None).await?;
@@ -102,7 +112,7 @@ impl Builder {
                 Ok(())
             }
             Err(error) if error.class() == Class::Transient => Err(error),
-            Err(_) => self.build_each(namespace, records, &specs).await,
+            Err(_) => self.build_each(namespace, uuid, records, &specs).await,
         }
     }
 
@@ -110,6 +120,7 @@ impl Builder {
     async fn build_each(
         &self,
         namespace: &Namespace,
+        uuid: Option<Uuid>,
         records: &[IndexRecord],
         specs: &[RawDocumentBuf],
     ) -> Result<()> {
@@ -117,7 +128,7 @@ impl Builder {
             if self.is_held(record.collection) {
                 return Ok(());
             }
-            match self.build_one(namespace, &record.name, spec).await {
+            match self.build_one(namespace, uuid, &record.name, spec).await {
                 Ok(()) => self.settle(namespace, record, None).await?,
                 Err(error) if error.class() == Class::Transient => return Err(error),
                 Err(error) => self.settle(namespace, record, Some(&error)).await?,
@@ -127,18 +138,24 @@ impl Builder {
     }
 
     /// An index that stands there in another form, since its specification changed while it was built, is built anew.
-    async fn build_one(&self, namespace: &Namespace, name: &str, spec: &RawDocumentBuf) -> Result<()> {
+    async fn build_one(
+        &self,
+        namespace: &Namespace,
+        uuid: Option<Uuid>,
+        name: &str,
+        spec: &RawDocumentBuf,
+    ) -> Result<()> {
         let target = self.store.target();
         let specs = std::slice::from_ref(spec);
-        match create::create_indexes(target, namespace, specs).await {
+        match create::create_indexes(target, namespace, uuid, specs).await {
             Err(error)
                 if matches!(
                     error.code(),
                     Some(failure::INDEX_OPTIONS_CONFLICT | failure::INDEX_KEY_SPECS_CONFLICT)
                 ) && create::has_index(target, namespace, name).await? =>
             {
-                create::drop_index(target, namespace, name).await?;
-                create::create_indexes(target, namespace, specs).await
+                create::drop_index(target, namespace, uuid, name).await?;
+                create::create_indexes(target, namespace, uuid, specs).await
             }
             other => other,
         }
@@ -180,30 +197,39 @@ impl Builder {
             .await?;
         let kept = replies.first().is_some_and(|reply| reply.get_i32("n").ok() == Some(1));
         if !kept && failure.is_none() {
-            create::drop_index(self.store.target(), namespace, &record.name).await?;
+            create::drop_index(self.store.target(), namespace, None, &record.name).await?;
         }
         Ok(())
     }
 
     /// An index refuses a document that the source accepts, since the source has it no more or not yet: it goes, and is
-    /// tried again at completion. False if there is none that could refuse.
-    pub async fn give_way(self: &Arc<Self>, collection: &Collection, error: &WriteError) -> Result<bool> {
+    /// tried again at completion. False if there is none that could refuse, and none went since `began`: two lanes may
+    /// meet the same one.
+    pub async fn give_way(
+        self: &Arc<Self>,
+        collection: &Collection,
+        error: &WriteError,
+        began: Instant,
+    ) -> Result<bool> {
         let _hold = self.hold(collection.uuid).await?;
+        let uuid = collection.record().target_uuid;
         let filter = doc! {"sync": self.store.sync(), "collection": collection.uuid, "state": "Built"};
         let built: Vec<IndexRecord> = self.store.find(INDEXES, filter).await?;
         let mut refusing: Vec<IndexRecord> =
             built.into_iter().filter(|record| index::may_refuse(&record.spec.bytes)).collect();
         let namespace = collection.target();
         for record in &mut refusing {
-            create::drop_index(self.store.target(), &namespace, &record.name).await?;
+            create::drop_index(self.store.target(), &namespace, uuid, &record.name).await?;
             record.state = IndexState::Failed;
             record.error = Some(error.words.clone());
             tracing::warn!(%namespace, index = record.name, code = error.code, "the index refuses a document of the source: dropped until completion");
         }
-        if !refusing.is_empty() {
-            self.store.write(vec![self.store.put(INDEXES, &refusing)?]).await?;
+        if refusing.is_empty() {
+            return Ok(self.activity().gave_way.get(&collection.uuid).is_some_and(|at| *at >= began));
         }
-        Ok(!refusing.is_empty())
+        self.store.write(vec![self.store.put(INDEXES, &refusing)?]).await?;
+        self.activity().gave_way.insert(collection.uuid, Instant::now());
+        Ok(true)
     }
 
     /// Keep builds of a collection away while DDL changes it: one in progress is aborted.
@@ -213,8 +239,11 @@ impl Builder {
         loop {
             let rest = self.rest.notified();
             let Some((namespace, names)) = self.activity().busy.get(&uuid).cloned() else { return Ok(hold) };
-            for name in names {
-                create::drop_index(self.store.target(), &namespace, &name).await?;
+            // What is not built by one command (any more) is dropped one by one.
+            if !create::abort_build(self.store.target(), &namespace, &names).await? {
+                for name in names {
+                    create::drop_index(self.store.target(), &namespace, None, &name).await?;
+                }
             }
             let _ = tokio::time::timeout(Duration::from_millis(100), rest).await;
         }

@@ -30,11 +30,8 @@ fn uuid_value(uuid: Uuid) -> Bson {
 /// Look a name up.
 pub async fn existing(target: &Endpoint, namespace: &Namespace) -> Result<Existing> {
     let found = target
-        .client()
-        .database(&namespace.db)
-        .run_command(doc! {"listCollections": 1, "filter": {"name": &namespace.coll}})
-        .await
-        .map_err(|error| target.failure(&error))?;
+        .command(&namespace.db, doc! {"listCollections": 1, "filter": {"name": &namespace.coll}})
+        .await?;
     let first = found
         .get_document("cursor")
         .and_then(|cursor| cursor.get_array("firstBatch"))
@@ -50,19 +47,9 @@ pub async fn existing(target: &Endpoint, namespace: &Namespace) -> Result<Existi
 
 /// Names in use in one of `dbs`.
 pub async fn names(target: &Endpoint, db: &str) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    let database = target.client().database(db);
-    let cursor = database.run_cursor_command(doc! {"listCollections": 1, "nameOnly": true}).batch().await;
-    let mut cursor = cursor.map_err(|error| target.failure(&error))?;
-    while let Some(batch) = futures::StreamExt::next(&mut cursor).await {
-        let batch = batch.map_err(|error| target.failure(&error))?;
-        for entry in batch.doc_slices().map_err(|error| target.failure(&error))?.into_iter().flatten() {
-            if let Some(name) = entry.as_document().and_then(|entry| entry.get_str("name").ok()) {
-                names.push(name.to_owned());
-            }
-        }
-    }
-    Ok(names)
+    let found = target.collect_from_primary(db, doc! {"listCollections": 1, "nameOnly": true}).await?;
+    let name = |entry: &Vec<u8>| raw::get(entry, "name").and_then(|name| name.as_str()).map(str::to_owned);
+    Ok(found.iter().filter_map(name).collect())
 }
 
 /// Create a view in place of whatever view stands there: it holds no data.
@@ -81,9 +68,15 @@ pub async fn create_view(target: &Endpoint, namespace: &Namespace, options: &[u8
 }
 
 /// `collMod` with the given elements.
-pub async fn modify(target: &Endpoint, namespace: &Namespace, elements: &[raw::Element<'_>]) -> Result<()> {
+pub async fn modify(
+    target: &Endpoint,
+    namespace: &Namespace,
+    uuid: Uuid,
+    elements: &[raw::Element<'_>],
+) -> Result<()> {
     let mut writer = raw::Writer::new(64);
     writer.string("collMod", &namespace.coll);
+    writer.uuid("collectionUUID", uuid.bytes());
     for element in elements {
         writer.element(&String::from_utf8_lossy(element.name), element.kind, element.value);
     }
@@ -115,7 +108,7 @@ pub async fn create(target: &Endpoint, namespace: &Namespace, options: &[u8]) ->
         run_create(target, namespace, clustered.as_bytes()).await?;
         let conversion =
             doc! {"convertToCapped": &namespace.coll, "size": options::UNBOUNDED, "writeConcern": majority()};
-        let converted = target.command(&namespace.db, conversion).await;
+        let converted = target.long_command(&namespace.db, conversion).await;
         converted.map_err(|error| error.context(format!("creating {namespace}")))?;
     } else {
         run_create(target, namespace, options).await?;
@@ -203,17 +196,21 @@ pub async fn rename(
 pub async fn create_indexes(
     target: &Endpoint,
     namespace: &Namespace,
+    uuid: Option<Uuid>,
     specs: &[RawDocumentBuf],
 ) -> Result<()> {
     let mut writer = raw::Writer::new(specs.iter().map(|spec| spec.as_bytes().len()).sum());
     writer.string("createIndexes", &namespace.coll);
+    if let Some(uuid) = uuid {
+        writer.uuid("collectionUUID", uuid.bytes());
+    }
     writer.open_array("indexes");
     for (number, spec) in specs.iter().enumerate() {
         writer.document(&number.to_string(), spec.as_bytes());
     }
     writer.close();
     with_majority(&mut writer);
-    target.raw_command(&namespace.db, writer.finish()).await.map(|_| ())
+    target.long_raw_command(&namespace.db, writer.finish()).await.map(|_| ())
 }
 
 /// Whether an index of that name is there.
@@ -223,8 +220,16 @@ pub async fn has_index(target: &Endpoint, namespace: &Namespace, name: &str) -> 
 }
 
 /// Drop an index by name, or abort its build; gone already is fine.
-pub async fn drop_index(target: &Endpoint, namespace: &Namespace, name: &str) -> Result<()> {
-    let command = doc! {"dropIndexes": &namespace.coll, "index": name, "writeConcern": majority()};
+pub async fn drop_index(
+    target: &Endpoint,
+    namespace: &Namespace,
+    uuid: Option<Uuid>,
+    name: &str,
+) -> Result<()> {
+    let mut command = doc! {"dropIndexes": &namespace.coll, "index": name, "writeConcern": majority()};
+    if let Some(uuid) = uuid {
+        command.insert("collectionUUID", uuid_value(uuid));
+    }
     match target.command(&namespace.db, command).await {
         Err(error)
             if !matches!(error.code(), Some(failure::NAMESPACE_NOT_FOUND | failure::INDEX_NOT_FOUND)) =>
@@ -232,5 +237,19 @@ pub async fn drop_index(target: &Endpoint, namespace: &Namespace, name: &str) ->
             Err(error.context(format!("dropping index {name} of {namespace}")))
         }
         _ => Ok(()),
+    }
+}
+
+/// Abort the build of these indexes, which one command began: it goes only as a whole. Whether there was one.
+pub async fn abort_build(target: &Endpoint, namespace: &Namespace, names: &[String]) -> Result<bool> {
+    let command = doc! {"dropIndexes": &namespace.coll, "index": names, "writeConcern": majority()};
+    match target.command(&namespace.db, command).await {
+        Ok(_) => Ok(true),
+        Err(error)
+            if matches!(error.code(), Some(failure::NAMESPACE_NOT_FOUND | failure::INDEX_NOT_FOUND)) =>
+        {
+            Ok(false)
+        }
+        Err(error) => Err(error.context(format!("aborting an index build of {namespace}"))),
     }
 }

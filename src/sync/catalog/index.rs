@@ -67,13 +67,20 @@ pub fn restoration(spec: &[u8]) -> Vec<Document> {
     } else if truthy("prepareUnique") {
         steps.push(doc! {"name": name, "prepareUnique": true});
     }
-    if let Some(seconds) = raw::get(spec, "expireAfterSeconds").and_then(|value| value.as_i64()) {
+    if let Some(seconds) = raw::get(spec, "expireAfterSeconds").and_then(|value| expiry(value)) {
         steps.push(doc! {"name": name, "expireAfterSeconds": seconds});
     }
     if truthy("hidden") {
         steps.push(doc! {"name": name, "hidden": true});
     }
     steps
+}
+
+/// Old catalogues hold what is no number: the server takes it for never.
+fn expiry(value: raw::Element<'_>) -> Option<i64> {
+    let nan = value.kind == raw::kind::DOUBLE
+        && value.value.try_into().is_ok_and(|bytes| f64::from_le_bytes(bytes).is_nan());
+    if nan { Some(NEVER.into()) } else { value.as_i64() }
 }
 
 #[cfg(test)]

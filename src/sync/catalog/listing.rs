@@ -1,7 +1,7 @@
 //! The catalogue of a source that does not offer `$listCatalog`: database by database, collection by collection. What
 //! changes meanwhile comes as events, which are applied to what was found whether it is in it already or not.
 
-use mongodb::bson::{RawDocumentBuf, Uuid, doc};
+use mongodb::bson::{RawDocumentBuf, Timestamp, Uuid, doc};
 
 use super::read::{SourceCatalog, SourceCollection, without};
 use crate::sync::endpoint::{Endpoint, failure, raw};
@@ -20,14 +20,16 @@ pub async fn read(source: &Endpoint, scope: &Scope) -> Result<SourceCatalog> {
     Ok(catalog)
 }
 
-/// A collection by its UUID; none once it is dropped.
-pub async fn by_uuid(source: &Endpoint, uuid: Uuid) -> Result<Option<SourceCollection>> {
+/// A collection by its UUID, at or after `time`; none once it is dropped.
+pub async fn by_uuid(source: &Endpoint, uuid: Uuid, time: Timestamp) -> Result<Option<SourceCollection>> {
     for db in databases(source).await? {
-        let command = doc! {"listCollections": 1, "filter": {"info.uuid": uuid}};
+        // The server refuses "majority" here.
+        let concern = doc! {"level": "local", "afterClusterTime": time};
+        let command = doc! {"listCollections": 1, "filter": {"info.uuid": uuid}, "readConcern": concern};
         if let Some(entry) = source.collect(&db, command).await?.first() {
             let mut catalog = SourceCatalog::default();
             add(&mut catalog, source, &Scope::default(), &db, entry).await?;
-            return Ok(catalog.collections.into_iter().next());
+            return catalog.only();
         }
     }
     Ok(None)

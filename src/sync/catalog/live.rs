@@ -21,7 +21,7 @@ pub struct Collection {
     record: RwLock<CollectionRecord>,
     pending: AtomicUsize,
     idle: Notify,
-    gone: AtomicBool,
+    gone: Mutex<Option<Timestamp>>,
     capped: AtomicBool,
     collated: AtomicBool,
     copied: Mutex<Copied>,
@@ -47,7 +47,7 @@ impl Collection {
             record: RwLock::new(record),
             pending: AtomicUsize::new(0),
             idle: Notify::new(),
-            gone: AtomicBool::new(false),
+            gone: Mutex::default(),
             copied: Mutex::default(),
         }
     }
@@ -133,14 +133,19 @@ impl Collection {
         self.record().clone_end.is_some_and(|end| time <= end)
     }
 
-    /// The clone found that the source has it no more; its drop is still to come in the stream.
-    pub fn mark_gone(&self) {
-        self.gone.store(true, Ordering::Release);
+    /// The clone found that the source does not have it any more at `time`; its drop is still to come in the stream.
+    pub fn mark_gone(&self, time: Timestamp) {
+        *self.gone.lock().unwrap_or_else(PoisonError::into_inner) = Some(time);
+    }
+
+    /// The time at which the source did not have it any more.
+    pub fn gone_at(&self) -> Option<Timestamp> {
+        *self.gone.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether [`mark_gone`](Self::mark_gone) was called.
     pub fn is_gone(&self) -> bool {
-        self.gone.load(Ordering::Acquire)
+        self.gone_at().is_some()
     }
 
     /// Count events handed to lanes.

@@ -117,6 +117,17 @@ fn add(catalog: &mut SourceCatalog, scope: &Scope, entry: &[u8]) {
 }
 
 impl SourceCatalog {
+    /// The one collection that was looked for; what cannot be followed is not taken for what is not there.
+    pub fn only(self) -> Result<Option<SourceCollection>> {
+        if let Some(one) = self.unsupported.first() {
+            return Err(Error::new(
+                Reason::Unsupported,
+                format!("not supported: {} ({})", one.namespace, one.what),
+            ));
+        }
+        Ok(self.collections.into_iter().next())
+    }
+
     /// Add a view, or name it where it cannot be followed.
     pub fn add_view(&mut self, namespace: Namespace, options: RawDocumentBuf) {
         match unsupported(options.as_bytes()) {
@@ -165,12 +176,14 @@ pub fn unsupported(options: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// A collection by its UUID, as it is now; none once it is dropped.
-pub async fn by_uuid(source: &Endpoint, uuid: Uuid) -> Result<Option<SourceCollection>> {
+/// A collection by its UUID, as it is at or after `time`; none once it is dropped. A member that lags waits for that
+/// time: else "not there" would only mean "not there yet".
+pub async fn by_uuid(source: &Endpoint, uuid: Uuid, time: Timestamp) -> Result<Option<SourceCollection>> {
     let command = doc! {
         "aggregate": 1,
         "pipeline": [{"$listCatalog": {}}, {"$match": {"md.options.uuid": uuid}}],
         "cursor": {},
+        "readConcern": {"level": "majority", "afterClusterTime": time},
     };
     match entries(source, command).await {
         Ok(found) => {
@@ -178,16 +191,16 @@ pub async fn by_uuid(source: &Endpoint, uuid: Uuid) -> Result<Option<SourceColle
             for entry in &found {
                 add(&mut catalog, &Scope::default(), entry);
             }
-            Ok(catalog.collections.into_iter().next())
+            catalog.only()
         }
-        Err(error) if is_refused(&error) => listing::by_uuid(source, uuid).await,
+        Err(error) if is_refused(&error) => listing::by_uuid(source, uuid, time).await,
         Err(error) => Err(error),
     }
 }
 
-/// The present name of a collection, by its UUID; none once it is dropped.
-pub async fn locate(source: &Endpoint, uuid: Uuid) -> Result<Option<Namespace>> {
-    Ok(by_uuid(source, uuid).await?.map(|found| found.namespace))
+/// The name of a collection at or after `time`, by its UUID; none once it is dropped.
+pub async fn locate(source: &Endpoint, uuid: Uuid, time: Timestamp) -> Result<Option<Namespace>> {
+    Ok(by_uuid(source, uuid, time).await?.map(|found| found.namespace))
 }
 
 /// A copy of some of the top-level fields of `document`.

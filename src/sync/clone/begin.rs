@@ -34,8 +34,11 @@ pub async fn begin(ctx: &Context, collection: &Arc<Collection>) -> Result<Option
         let was = collection.state();
         let mut record = collection.record().clone();
         record.state = CollectionState::Creating;
+        // A build of what is to be cleared would make it anew.
+        let _hold = if record.late { Some(ctx.builder.hold(record.uuid).await?) } else { None };
         let found = if record.late {
-            let Some(found) = read::by_uuid(&ctx.source, record.uuid).await? else { return Ok(None) };
+            let now = source_time(ctx).await?;
+            let Some(found) = read::by_uuid(&ctx.source, record.uuid, now).await? else { return Ok(None) };
             record.options = binary(found.options.as_bytes());
             (record.documents, record.bytes) = read::estimate(&ctx.source, &found.namespace).await;
             Some(found)
@@ -140,12 +143,14 @@ async fn clear_target(ctx: &Context, record: &CollectionRecord, was: CollectionS
 
 /// Its indexes as the source has them now, in place of those that are recorded.
 fn indexes_anew(ctx: &Context, found: &read::SourceCollection) -> Result<Vec<Operation>> {
+    // Told from what a build of before still has to say of indexes of the same names.
+    let generation = format!("anew {}", jiff::Timestamp::now());
     let records: Vec<IndexRecord> = found
         .indexes
         .iter()
         .map(|spec| {
             let name = spec.get_str("name").unwrap_or_default();
-            IndexRecord::new(ctx.store.sync(), found.uuid, name, spec.as_bytes(), "")
+            IndexRecord::new(ctx.store.sync(), found.uuid, name, spec.as_bytes(), &generation)
         })
         .collect();
     let mut operations = vec![ctx.store.remove(INDEXES, doc! {"collection": found.uuid})?];
@@ -163,7 +168,7 @@ async fn index_first(ctx: &Context, record: &CollectionRecord) -> Result<Vec<Ind
     }
     let collated = options::is_collated(&record.options.bytes);
     let specs: Vec<_> = waiting.iter().map(|record| index::relaxed(&record.spec.bytes, collated)).collect();
-    match create::create_indexes(&ctx.target, &record.target_namespace(), &specs).await {
+    match create::create_indexes(&ctx.target, &record.target_namespace(), record.target_uuid, &specs).await {
         Ok(()) => {}
         Err(error) if error.class() == Class::Transient => return Err(error),
         // The builder tries them one by one later, and says which is the bad one.

@@ -69,6 +69,8 @@ pub async fn run(
 fn open(ctx: &Context) -> Vec<Arc<Collection>> {
     let mut all = ctx.catalog.all();
     all.retain(|collection| collection.state() != CollectionState::Cloned && !collection.is_gone());
+    // What was begun first: the stream may be waiting for it.
+    all.sort_by_key(|collection| collection.state() == CollectionState::Pending);
     all
 }
 
@@ -131,7 +133,8 @@ pub async fn source_time(ctx: &Context) -> Result<Timestamp> {
     let now = reply
         .get_timestamp("operationTime")
         .map_err(|_| Error::new(Reason::NotAReplicaSet, "the source's replies carry no operationTime"))?;
-    Ok(ctx.progress.times().seen.map_or(now, |seen| now.max(seen)))
+    let times = ctx.progress.times();
+    Ok(now.max(times.seen.unwrap_or(now)).max(times.read.unwrap_or(now)))
 }
 
 async fn clone_collection(
@@ -144,7 +147,7 @@ async fn clone_collection(
         return Ok(false);
     }
     let Some(partitions) = Box::pin(begin::begin(ctx, &collection)).await? else {
-        return gone(ctx, &collection, cancel).await;
+        return gone(ctx, &collection).await.map(|()| true);
     };
     let mut tasks = JoinSet::new();
     for partition in partitions.into_iter().filter(|partition| !partition.done) {
@@ -177,7 +180,7 @@ async fn clone_collection(
     }
     match (stopped, vanished) {
         (true, _) => Ok(false),
-        (false, true) => gone(ctx, &collection, cancel).await,
+        (false, true) => gone(ctx, &collection).await.map(|()| true),
         (false, false) => done(ctx, &collection).await.map(|()| true),
     }
 }
@@ -200,18 +203,30 @@ async fn done(ctx: &Context, collection: &Arc<Collection>) -> Result<()> {
     Ok(())
 }
 
-/// The collection is not on the source any more. Its drop is an event: wait until it was applied.
-async fn gone(ctx: &Context, collection: &Arc<Collection>, cancel: &CancellationToken) -> Result<bool> {
+/// The collection is not on the source any more. Its drop is an event that is still to come: [`missing`] looks after it.
+async fn gone(ctx: &Context, collection: &Arc<Collection>) -> Result<()> {
+    let time = source_time(ctx).await?;
     tracing::info!(
         namespace = collection.record().source,
         "the collection was dropped on the source during its clone"
     );
-    collection.mark_gone();
-    ctx.catalog.announce();
-    tokio::select! {
-        () = ctx.catalog.wait_until(|| ctx.catalog.get(collection.uuid).is_none()) => {}
-        () = cancel.cancelled() => return Ok(false),
-    }
+    collection.mark_gone(time);
     ctx.progress.collections_done.add(1);
-    Ok(true)
+    ctx.catalog.announce();
+    Ok(())
+}
+
+/// Fail if the stream has passed the time at which a collection was not there, and its drop never came.
+pub fn missing(ctx: &Context, applied: Timestamp) -> Result<()> {
+    let passed = |one: &Arc<Collection>| one.gone_at().is_some_and(|time| applied > time);
+    match ctx.catalog.all().iter().find(|one| passed(one)) {
+        None => Ok(()),
+        Some(one) => Err(Error::new(
+            Reason::Interrupted,
+            format!(
+                "{} was not found on the source, but was not dropped: looking again",
+                one.record().source
+            ),
+        )),
+    }
 }

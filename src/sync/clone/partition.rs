@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::write;
+use super::{source_time, write};
 use crate::sync::budget::Reservation;
 use crate::sync::catalog::{Collection, read};
 use crate::sync::context::Context;
@@ -23,10 +23,13 @@ const BATCH_BYTES: i64 = 3 << 20;
 /// Documents in a batch at most.
 const BATCH_DOCUMENTS: i64 = 10_000;
 
+/// The place at which a scan of a capped collection stood was overwritten.
+const CAPPED_POSITION_LOST: i32 = 136;
+
 /// What ends a scan in natural order: the cursor's place was overwritten, the collection was changed, the server forgot
 /// the cursor.
 const INTERRUPTED: &[i32] = &[
-    136,
+    CAPPED_POSITION_LOST,
     failure::QUERY_PLAN_KILLED,
     failure::NAMESPACE_NOT_FOUND,
     failure::COLLECTION_UUID_MISMATCH,
@@ -78,7 +81,9 @@ pub async fn copy(
     };
     // The writer is never dropped in the middle: its transaction would stay open and hold the slot.
     let (outcome, written) = tokio::join!(reading, write::write(ctx, collection, slot, receiver));
-    written?;
+    if written? == write::Written::Twice {
+        return Ok(Outcome::Broken);
+    }
     let outcome = outcome?;
     if outcome == Outcome::Copied {
         ctx.progress.partitions_done.add(1);
@@ -112,10 +117,11 @@ async fn read_all(
             }
             Err(error)
                 if collection.is_capped()
-                    && last.is_some()
+                    && (last.is_some() || error.code() == Some(CAPPED_POSITION_LOST))
                     && error.code().is_some_and(|code| INTERRUPTED.contains(&code)) =>
             {
-                return match read::locate(&ctx.source, collection.uuid).await? {
+                let now = source_time(ctx).await?;
+                return match read::locate(&ctx.source, collection.uuid, now).await? {
                     Some(_) => Ok(Outcome::Broken),
                     None => Ok(Outcome::Gone),
                 };
@@ -132,7 +138,8 @@ async fn read_all(
                 ) =>
             {
                 // Dropped, renamed, or only a lost cursor: the UUID tells.
-                match read::locate(&ctx.source, collection.uuid).await? {
+                let now = source_time(ctx).await?;
+                match read::locate(&ctx.source, collection.uuid, now).await? {
                     Some(found) => name = found,
                     None => return Ok(Outcome::Gone),
                 }
@@ -188,6 +195,9 @@ async fn read_from(
         ctx.progress.read_micros.set(u64::try_from(asked.elapsed().as_micros()).unwrap_or(0));
         ctx.progress.documents_read.add(batch.documents().count() as u64);
         ctx.progress.bytes_read.add(batch.bytes().len() as u64);
+        if let Some(time) = batch.operation_time() {
+            ctx.progress.update_times(|times| times.read = times.read.max(Some(time)));
+        }
         let Some(final_id) = batch.documents().last().and_then(raw::id_document) else { continue };
         // `min` is inclusive: the document that we stopped at comes again.
         let skip = match resumed.take() {

@@ -1,6 +1,6 @@
 //! Writing a partition's batches: each one transaction that also moves the partition's slot.
 
-use mongodb::bson::{Bson, Document, RawDocumentBuf, doc};
+use mongodb::bson::{Bson, Document, RawDocumentBuf, Uuid, doc};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -19,53 +19,75 @@ use crate::sync::state::{Operation, Refusal};
 /// Bytes of documents in one command: a command is at most 16 MB and 16 KB, a document at most 16 MB.
 const COMMAND_BYTES: usize = 12 << 20;
 
+/// How writing ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// All that the reader sent is on the target.
+    All,
+    /// A capped collection's scan met a document twice, which was deleted and inserted again: its order is lost.
+    Twice,
+}
+
 /// Write what the reader sends until it says that that was all; then mark the partition done.
 pub async fn write(
     ctx: &Context,
     collection: &Collection,
     mut slot: Slot,
     mut chunks: mpsc::Receiver<Message>,
-) -> Result<()> {
+) -> Result<Written> {
     while let Some(message) = chunks.recv().await {
         match message {
-            Message::Chunk(chunk) => write_chunk(ctx, collection, &mut slot, &chunk).await?,
+            Message::Chunk(chunk) => {
+                if write_chunk(ctx, collection, &mut slot, &chunk).await? == Written::Twice {
+                    return Ok(Written::Twice);
+                }
+            }
             Message::End => {
                 // A partition is done only when a majority has all of it.
                 let done = slot
                     .commit(doc! {"done": true}, Document::new(), &[], Durability::Majority, &any_reply)
                     .await;
-                return done.map_err(|refusal| engine_error(&collection.target(), refusal));
+                done.map_err(|refusal| engine_error(&collection.target(), refusal))?;
+                return Ok(Written::All);
             }
         }
     }
-    Ok(())
+    Ok(Written::All)
 }
 
-async fn write_chunk(ctx: &Context, collection: &Collection, slot: &mut Slot, chunk: &Chunk) -> Result<()> {
+async fn write_chunk(
+    ctx: &Context,
+    collection: &Collection,
+    slot: &mut Slot,
+    chunk: &Chunk,
+) -> Result<Written> {
     let documents: Vec<&[u8]> = chunk.batch.documents().skip(chunk.skip).collect();
-    let Some(last) = documents.last().and_then(|document| raw::id_document(document)) else { return Ok(()) };
+    let Some(last) = documents.last().and_then(|document| raw::id_document(document)) else {
+        return Ok(Written::All);
+    };
     let bytes: usize = documents.iter().map(|document| document.len()).sum();
     let (count, size) = (i64::try_from(documents.len()).unwrap_or(0), i64::try_from(bytes).unwrap_or(0));
     let set = doc! {"last": Bson::Binary(binary(last.as_bytes()))};
     let inc = doc! {"documents": count, "bytes": size};
     let namespace = collection.target();
+    let uuid = collection.record().target_uuid;
     let began = Instant::now();
     let _writing = ctx.budgets.write.reserve(bytes as u64 * COPIES).await;
     if collection.is_capped() {
         return write_capped(ctx, collection, slot, &documents, (count, size)).await;
     }
-    let inserts = inserts(&namespace, &documents);
+    let inserts = inserts(&namespace, uuid, &documents);
     match slot.commit(set.clone(), inc.clone(), &inserts, Durability::Primary, &any_reply).await {
         Ok(()) => {}
         Err(Refusal::Document { .. }) => {
             // A document that was deleted and inserted again meanwhile is read twice; its events follow anyway.
-            let upserts = upserts(&namespace, &documents);
+            let upserts = upserts(&namespace, uuid, &documents);
             loop {
                 match slot.commit(set.clone(), inc.clone(), &upserts, Durability::Primary, &any_reply).await {
                     Ok(()) => break,
                     Err(Refusal::Document { error, .. })
                         if failure::IS_OF_AN_INDEX.contains(&error.code)
-                            && ctx.builder.give_way(collection, &error).await? => {}
+                            && ctx.builder.give_way(collection, &error, began).await? => {}
                     Err(refusal) => return Err(engine_error(&namespace, refusal)),
                 }
             }
@@ -80,7 +102,7 @@ async fn write_chunk(ctx: &Context, collection: &Collection, slot: &mut Slot, ch
     ctx.progress.bytes.add(size);
     ctx.progress.documents_copied.add(count);
     ctx.progress.bytes_copied.add(size);
-    Ok(())
+    Ok(Written::All)
 }
 
 /// In order and outside of a transaction, which a capped collection does not allow: it is copied anew if this is
@@ -91,18 +113,23 @@ async fn write_capped(
     slot: &mut Slot,
     documents: &[&[u8]],
     (count, size): (i64, i64),
-) -> Result<()> {
+) -> Result<Written> {
     let namespace = collection.target();
+    let uuid = collection.record().target_uuid;
     ctx.store.prove().await?;
     let mut rest = documents;
     while let Some(first) = rest.first() {
         let literal = raw::needs_literal(first);
         let run = rest.iter().take_while(|document| raw::needs_literal(document) == literal).count();
         let (now, later) = rest.split_at(run);
-        let operations = if literal { upserts(&namespace, now) } else { inserts(&namespace, now) };
+        let operations =
+            if literal { upserts(&namespace, uuid, now) } else { inserts(&namespace, uuid, now) };
         for operation in operations {
             let reply = ctx.target.raw_command(&operation.db, operation.command).await?;
             if let Some(error) = write_error(&reply) {
+                if error.code == failure::DUPLICATE_KEY {
+                    return Ok(Written::Twice);
+                }
                 return Err(write_failure(&namespace.to_string(), &error).as_reason(Reason::WriteRefused));
             }
         }
@@ -118,7 +145,7 @@ async fn write_capped(
     ctx.progress.bytes.add(size);
     ctx.progress.documents_copied.add(count);
     ctx.progress.bytes_copied.add(size);
-    Ok(())
+    Ok(Written::All)
 }
 
 fn engine_error(namespace: &Namespace, refusal: Refusal) -> Error {
@@ -131,13 +158,13 @@ fn engine_error(namespace: &Namespace, refusal: Refusal) -> Error {
 }
 
 /// Plain inserts; documents that an insert would change go as literal upserts of their own.
-fn inserts(namespace: &Namespace, documents: &[&[u8]]) -> Vec<Operation> {
+fn inserts(namespace: &Namespace, uuid: Option<Uuid>, documents: &[&[u8]]) -> Vec<Operation> {
     let mut operations = Vec::new();
     let (literal, plain): (Vec<&[u8]>, Vec<&[u8]>) =
         documents.iter().partition(|document| raw::needs_literal(document));
     for some in by_size(&plain) {
         let mut writer = Writer::new(some.iter().map(|document| document.len() + 8).sum());
-        writer.string("insert", &namespace.coll);
+        begin(&mut writer, "insert", &namespace.coll, uuid);
         writer.boolean("bypassDocumentValidation", true);
         writer.open_array("documents");
         for (number, document) in some.iter().enumerate() {
@@ -145,15 +172,24 @@ fn inserts(namespace: &Namespace, documents: &[&[u8]]) -> Vec<Operation> {
         }
         operations.push(operation(namespace, writer));
     }
-    operations.extend(upserts(namespace, &literal));
+    operations.extend(upserts(namespace, uuid, &literal));
     operations
 }
 
-fn upserts(namespace: &Namespace, documents: &[&[u8]]) -> Vec<Operation> {
+/// The head of a write command. With its UUID, a collection that somebody dropped from the target is missed rather than
+/// made anew by the write.
+pub fn begin(writer: &mut Writer, command: &str, collection: &str, uuid: Option<Uuid>) {
+    writer.string(command, collection);
+    if let Some(uuid) = uuid {
+        writer.uuid("collectionUUID", uuid.bytes());
+    }
+}
+
+fn upserts(namespace: &Namespace, uuid: Option<Uuid>, documents: &[&[u8]]) -> Vec<Operation> {
     by_size(documents)
         .map(|some| {
             let mut writer = Writer::new(some.iter().map(|document| document.len() + 128).sum());
-            writer.string("update", &namespace.coll);
+            begin(&mut writer, "update", &namespace.coll, uuid);
             writer.boolean("bypassDocumentValidation", true);
             writer.open_array("updates");
             for (number, document) in some.iter().enumerate() {

@@ -1,18 +1,18 @@
 //! The cutover: fix a fence, drain to it, restore what was deferred, stop.
 
-use mongodb::bson::{Document, Timestamp, doc};
+use mongodb::bson::{Document, Timestamp, Uuid, doc};
 
-use super::catalog::{create, index, options};
+use super::catalog::{Catalog, create, index, options};
 use super::clone::stage_name;
 use super::context::Context;
 use super::endpoint::identity::last_writes;
-use super::endpoint::{failure, raw};
+use super::endpoint::{Endpoint, failure, raw};
 use super::error::{Class, Error, Reason, Result};
 use super::namespace::Namespace;
 use super::report::UnsuccessfulIndex;
 use super::state::record::CompletionRecord;
 use super::state::store::{CLAIMS, INDEXES};
-use super::state::{IndexRecord, IndexState, Stage};
+use super::state::{IndexRecord, IndexState, Stage, Store};
 
 /// Fix the fence: everything that the source's primary has written when it was asked.
 pub async fn request(ctx: &Context) -> Result<CompletionRecord> {
@@ -46,19 +46,21 @@ pub async fn commit(ctx: &Context, fence: Option<Timestamp>) -> Result<jiff::Tim
 }
 
 /// Build what is missing, restore what was deferred, record the outcome and give the namespaces back. Indexes that
-/// cannot be restored are returned, and can be asked for again.
-pub async fn restore(ctx: &Context) -> Result<Vec<UnsuccessfulIndex>> {
+/// cannot be restored are returned, and can be asked for again: then (`first` is false) nothing else is touched, since the
+/// target has had a life of its own.
+pub async fn restore(store: &Store, catalog: &Catalog, first: bool) -> Result<Vec<UnsuccessfulIndex>> {
     let mut missing = Vec::new();
-    let mut indexes = ctx.store.indexes().await?;
+    let mut indexes = store.indexes().await?;
     // Two indexes with the same keys differ once the unique one is unique: what could not be built beside it comes last.
     indexes.sort_by_key(|record| record.state != IndexState::Built);
     for mut record in indexes {
-        let Some(collection) = ctx.catalog.get(record.collection) else { continue };
+        let Some(collection) = catalog.get(record.collection) else { continue };
         if record.state == IndexState::Restored {
             continue;
         }
         let namespace = collection.target();
-        let outcome = restore_one(ctx, &namespace, &record, collection.is_collated()).await;
+        let uuid = collection.record().target_uuid;
+        let outcome = restore_one(store.target(), &namespace, uuid, &record, collection.is_collated()).await;
         match outcome {
             Ok(()) => {
                 record.state = IndexState::Restored;
@@ -72,67 +74,102 @@ pub async fn restore(ctx: &Context) -> Result<Vec<UnsuccessfulIndex>> {
                 missing.push(unsuccessful(&namespace.to_string(), &record));
             }
         }
-        ctx.store.write(vec![ctx.store.put(INDEXES, std::slice::from_ref(&record))?]).await?;
+        store.write(vec![store.put(INDEXES, std::slice::from_ref(&record))?]).await?;
     }
-    restore_options(ctx).await?;
+    if first {
+        restore_options(store.target(), catalog).await?;
+    }
     let now = jiff::Timestamp::now();
     let done = doc! {"stage": stage_name(Stage::Completed), "completion.completedAt": now.to_string()};
-    ctx.store.write(vec![ctx.store.update_sync(done)?, ctx.store.remove(CLAIMS, Document::new())?]).await?;
+    store.write(vec![store.update_sync(done)?, store.remove(CLAIMS, Document::new())?]).await?;
     tracing::info!(missing = missing.len(), "completed");
     Ok(missing)
 }
 
 /// The indexes that an earlier restoration left behind.
-pub async fn unsuccessful_indexes(ctx: &Context) -> Result<Vec<UnsuccessfulIndex>> {
-    let records = ctx.store.indexes().await?;
+pub async fn unsuccessful_indexes(store: &Store, catalog: &Catalog) -> Result<Vec<UnsuccessfulIndex>> {
+    let records = store.indexes().await?;
     Ok(records
         .iter()
         .filter(|record| record.state != IndexState::Restored)
         .filter_map(|record| {
-            let collection = ctx.catalog.get(record.collection)?;
+            let collection = catalog.get(record.collection)?;
             Some(unsuccessful(&collection.target().to_string(), record))
         })
         .collect())
 }
 
 async fn restore_one(
-    ctx: &Context,
+    target: &Endpoint,
     namespace: &Namespace,
+    uuid: Option<Uuid>,
     record: &IndexRecord,
     collated: bool,
 ) -> Result<()> {
     let spec = &record.spec.bytes;
-    if matches!(record.state, IndexState::Waiting | IndexState::Failed) {
-        match create::create_indexes(&ctx.target, namespace, &[index::complete(spec, collated)]).await {
-            // Built already in its deferred form, with the same name: the steps below change it.
-            Err(error) if error.code() == Some(failure::INDEX_KEY_SPECS_CONFLICT) => {}
-            Err(error) if error.code() == Some(failure::INDEX_OPTIONS_CONFLICT) => {
-                if !create::has_index(&ctx.target, namespace, &record.name).await? {
-                    return Err(error);
-                }
-            }
-            other => return other,
-        }
+    let unbuilt = matches!(record.state, IndexState::Waiting | IndexState::Failed);
+    if unbuilt && build(target, namespace, uuid, record, collated).await? == Form::Complete {
+        return Ok(());
     }
     for step in index::restoration(spec) {
-        let command = doc! {"collMod": &namespace.coll, "index": step, "writeConcern": {"w": "majority"}};
-        ctx.target.command(&namespace.db, command).await?;
+        let mut command = doc! {"collMod": &namespace.coll, "index": step, "writeConcern": {"w": "majority"}};
+        if let Some(uuid) = uuid {
+            command.insert("collectionUUID", uuid);
+        }
+        target.long_command(&namespace.db, command).await?;
     }
     Ok(())
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Relaxed,
+    Complete,
+}
+
+/// Build an index that is not there, first as it would have been before: a build of that form may be going on, which
+/// this one joins. Where another index with the same keys is in its way it is built as it is on the source.
+async fn build(
+    target: &Endpoint,
+    namespace: &Namespace,
+    uuid: Option<Uuid>,
+    record: &IndexRecord,
+    collated: bool,
+) -> Result<Form> {
+    let in_the_way = |error: &Error| {
+        matches!(error.code(), Some(failure::INDEX_OPTIONS_CONFLICT | failure::INDEX_KEY_SPECS_CONFLICT))
+    };
+    let spec = &record.spec.bytes;
+    match create::create_indexes(target, namespace, uuid, &[index::relaxed(spec, collated)]).await {
+        Ok(()) => return Ok(Form::Relaxed),
+        Err(error) if in_the_way(&error) => {}
+        Err(error) => return Err(error),
+    }
+    match create::create_indexes(target, namespace, uuid, &[index::complete(spec, collated)]).await {
+        Ok(()) => Ok(Form::Complete),
+        // It stands there in some form between the two.
+        Err(error) if in_the_way(&error) && create::has_index(target, namespace, &record.name).await? => {
+            Ok(Form::Relaxed)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// Caps and the expiry of whole collections, last of all: from here on the target removes by itself.
-async fn restore_options(ctx: &Context) -> Result<()> {
-    for collection in ctx.catalog.all() {
-        let (namespace, steps) = {
+async fn restore_options(target: &Endpoint, catalog: &Catalog) -> Result<()> {
+    for collection in catalog.all() {
+        let (namespace, uuid, steps) = {
             let record = collection.record();
-            (record.target_namespace(), options::restoration(&record.options.bytes))
+            (record.target_namespace(), record.target_uuid, options::restoration(&record.options.bytes))
         };
         for step in steps {
             let mut command = doc! {"collMod": &namespace.coll};
             command.extend(step);
+            if let Some(uuid) = uuid {
+                command.insert("collectionUUID", uuid);
+            }
             command.insert("writeConcern", doc! {"w": "majority"});
-            let done = ctx.target.command(&namespace.db, command).await;
+            let done = target.long_command(&namespace.db, command).await;
             done.map_err(|error| error.context(format!("restoring the options of {namespace}")))?;
         }
     }

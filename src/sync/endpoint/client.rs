@@ -88,10 +88,16 @@ impl Endpoint {
         self.read.clone()
     }
 
+    /// The same end, read from its primary where there is one: what a member that lags, or that was filled anew, does
+    /// not show.
+    #[must_use]
+    pub fn at_primary(&self) -> Self {
+        Self { read: criteria(ReadPreference::PrimaryPreferred), ..self.clone() }
+    }
+
     /// A command on the primary.
     pub async fn command(&self, db: &str, command: Document) -> Result<Document> {
-        let reply = self.in_time(self.client.database(db).run_command(command).into_future()).await?;
-        reply.map_err(|error| self.failure(&error))
+        self.in_time(self.long_command(db, command)).await?
     }
 
     /// Wait for an answer as long as an answer can take: the driver has no limit of its own, and a network that
@@ -110,10 +116,31 @@ impl Endpoint {
         })
     }
 
-    /// A raw command on the primary, for as long as it takes: index builds come this way.
+    /// A command on the primary, for as long as it takes: making an index unique reads all of it.
+    pub async fn long_command(&self, db: &str, command: Document) -> Result<Document> {
+        let reply = self.client.database(db).run_command(command).await;
+        self.concerned(reply.map_err(|error| self.failure(&error))?)
+    }
+
+    /// A raw command on the primary.
     pub async fn raw_command(&self, db: &str, command: RawDocumentBuf) -> Result<Document> {
+        self.in_time(self.long_raw_command(db, command)).await?
+    }
+
+    /// A raw command on the primary, for as long as it takes: index builds come this way.
+    pub async fn long_raw_command(&self, db: &str, command: RawDocumentBuf) -> Result<Document> {
         let reply = self.client.database(db).run_raw_command(command).await;
-        reply.map_err(|error| self.failure(&error))
+        self.concerned(reply.map_err(|error| self.failure(&error))?)
+    }
+
+    /// A reply may say that the command was done and that a majority does not have it: a primary that steps down says
+    /// so, and the driver takes it for success. It may be rolled back, so it is to be tried again.
+    fn concerned(&self, reply: Document) -> Result<Document> {
+        let Ok(concern) = reply.get_document("writeConcernError") else { return Ok(reply) };
+        let words = failure::server_words(concern.get_str("errmsg").unwrap_or_default());
+        let code = concern.get_i32("code").ok();
+        Err(Error::new(Reason::Interrupted, format!("{}: not committed by a majority: {words}", self.side))
+            .with_code(code))
     }
 
     /// A command on the primary, or on a secondary where there is no primary.

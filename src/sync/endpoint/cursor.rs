@@ -1,5 +1,6 @@
 //! Raw cursors: whole server batches, with what the driver's typed cursors hide (resume tokens, times).
 
+use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,13 +53,20 @@ impl Endpoint {
         options.max_time = fetch.await_time;
         options.batch_size = fetch.batch_size;
         let database = self.client().database(db);
-        let cursor = database.run_raw_cursor_command(command).with_options(options).batch().await;
+        let opening = database.run_raw_cursor_command(command).with_options(options).batch();
+        // A change stream that begins far back may scan long for its first event.
+        let cursor = match fetch.await_time {
+            Some(_) => opening.await,
+            None => self.in_time(opening.into_future()).await?,
+        };
         Ok(Cursor { inner: cursor.map_err(|error| self.failure(&error))?, endpoint: self.clone() })
     }
 
     /// As [`collect`](Self::collect), from the primary: what was just written.
     pub async fn collect_from_primary(&self, db: &str, command: Document) -> Result<Vec<Vec<u8>>> {
-        let cursor = self.client().database(db).run_cursor_command(command).batch().await;
+        let database = self.client().database(db);
+        let opening = database.run_cursor_command(command).batch();
+        let cursor = self.in_time(opening.into_future()).await?;
         let mut cursor =
             Cursor { inner: cursor.map_err(|error| self.failure(&error))?, endpoint: self.clone() };
         let mut all = Vec::new();

@@ -28,21 +28,26 @@ pub const INDEX_KEY_SPECS_CONFLICT: i32 = 86;
 pub const CURSOR_NOT_FOUND: i32 = 43;
 /// The collection was dropped or renamed under a running query.
 pub const QUERY_PLAN_KILLED: i32 = 175;
+/// A change stream cannot go on from its place: the oplog does not reach back to it, or its token is not there.
+pub const HISTORY_LOST: &[i32] = &[136, 280, 286];
 /// An index build was aborted.
 pub const INDEX_BUILD_ABORTED: i32 = 276;
 /// An update would change `_id`: two ids that a collation holds for equal.
 pub const IMMUTABLE_FIELD: i32 = 66;
 /// An index cannot hold the document: parallel arrays, keys of a geometry, an array in a hashed index, several arrays
-/// under a wildcard, a text language.
-pub const IS_OF_AN_INDEX: &[i32] = &[171, 16755, 16766, 17261, 17262, 16675, 7_246_301, 201];
+/// under a wildcard, a text language, a location outside of a 2d index's bounds or that is none.
+pub const IS_OF_AN_INDEX: &[i32] =
+    &[171, 16755, 16766, 17261, 17262, 16675, 7_246_301, 201, 13027, 13068, 16804];
+/// Codes whose message holds a value of the document without quotes.
+const QUOTES_A_VALUE: &[i32] = &[17261, 17262];
 /// A write inside a transaction conflicted.
 pub const WRITE_CONFLICT: i32 = 112;
 
 /// Codes after which the same thing may succeed: elections, shutdowns, timeouts, conflicts, killed cursors
-/// and sessions (<https://github.com/mongodb/mongo/blob/v6.0/src/mongo/base/error_codes.yml>).
+/// and sessions, an index build in progress (<https://github.com/mongodb/mongo/blob/v6.0/src/mongo/base/error_codes.yml>).
 const TRANSIENT: &[i32] = &[
     6, 7, 24, 43, 46, 50, 64, 79, 89, 91, 112, 117, 133, 134, 175, 189, 202, 211, 225, 237, 239, 246, 251,
-    262, 290, 314, 317, 384, 9001, 10058, 10107, 11600, 11601, 11602, 13388, 13435, 13436,
+    262, 290, 314, 317, 384, 9001, 10058, 10107, 11600, 11601, 11602, 12586, 12587, 13388, 13435, 13436,
 ];
 
 /// What a driver error means for a sync.
@@ -82,12 +87,13 @@ pub fn from_code(side: Side, code: i32, words: &str) -> Error {
     let reason = match code {
         18 => Reason::AuthenticationFailed,
         13 => Reason::NotAuthorized,
-        136 | 280 | 286 => Reason::OplogLost,
+        code if HISTORY_LOST.contains(&code) => Reason::OplogLost,
         COLLECTION_UUID_MISMATCH => Reason::TargetDiverged,
         TOO_LARGE if side == Side::Source => Reason::EventTooLarge,
         code if TRANSIENT.contains(&code) => Reason::Interrupted,
         _ => Reason::WriteRefused,
     };
+    let words = words_of(code, words);
     Error::new(reason, format!("{side}: {words} (code {code})")).with_code(Some(code))
 }
 
@@ -112,6 +118,15 @@ fn words(error: &DriverError) -> String {
         ErrorKind::ServerSelection { message, .. } => selection_words(message),
         ErrorKind::DnsResolve { .. } => "its name does not resolve".to_owned(),
         other => server_words(&other.to_string()),
+    }
+}
+
+/// What is kept of a server's message with that code.
+pub fn words_of(code: i32, message: &str) -> String {
+    if QUOTES_A_VALUE.contains(&code) {
+        "a language that the text index refuses".to_owned()
+    } else {
+        server_words(message)
     }
 }
 
@@ -161,7 +176,7 @@ mod tests {
 
     #[test]
     fn elections_are_retried_and_lost_history_is_not() {
-        for code in [189, 10107, 11602, 13435] {
+        for code in [189, 10107, 11602, 12587, 13435] {
             assert_eq!(from_code(Side::Target, code, "").class(), Class::Transient, "{code}");
         }
         for code in [286, 136, 280, 13, 2, 9] {

@@ -56,8 +56,10 @@ pub async fn witness_at(source: &Endpoint, time: Timestamp) -> Result<Option<Wit
     }))
 }
 
-/// Whether the source still has the history that `witness` belongs to.
+/// Whether the source still has the history that `witness` belongs to. The primary is asked: a member that lags does not
+/// show the newest yet, and one that was filled anew does not reach far back.
 pub async fn check_witness(source: &Endpoint, witness: Witness) -> Result<()> {
+    let source = &source.at_primary();
     for _ in 0..LOOKS {
         if witness_at(source, witness.time).await? == Some(witness) {
             return Ok(());

@@ -206,6 +206,14 @@ impl Writer {
         self.element(name, kind::BOOLEAN, &[u8::from(value)]);
     }
 
+    /// A UUID.
+    pub fn uuid(&mut self, name: &str, uuid: [u8; 16]) {
+        self.head(kind::BINARY, name.as_bytes());
+        self.bytes.extend_from_slice(&16_u32.to_le_bytes());
+        self.bytes.push(4);
+        self.bytes.extend_from_slice(&uuid);
+    }
+
     /// Begin an embedded document.
     pub fn open_document(&mut self, name: &str) {
         self.open_kind(kind::DOCUMENT, name);

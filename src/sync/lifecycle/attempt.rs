@@ -1,6 +1,6 @@
 //! One attempt: connect, check, own, resume or plan, and do what the user wants until that changes or fails.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use mongodb::bson::doc;
 use tokio::sync::watch;
@@ -15,6 +15,7 @@ use crate::sync::completion;
 use crate::sync::config::{Desired, DesiredState, SyncConfig};
 use crate::sync::context::Context;
 use crate::sync::endpoint::client::Side;
+use crate::sync::endpoint::identity::{self, Identity};
 use crate::sync::endpoint::{Endpoint, oplog};
 use crate::sync::error::{Class, Error, Reason, Result};
 use crate::sync::preflight::{self, Found, plan};
@@ -44,14 +45,15 @@ pub async fn attempt(
     publisher: &Publisher,
     progress: &Arc<Progress>,
     share: &Share,
+    seen: &Seen,
     stop: &CancellationToken,
 ) -> Result<Outcome> {
-    let attempt = Attempt { config, publisher, progress, share, stop };
+    let attempt = Attempt { config, publisher, progress, share, seen, stop };
+    attempt.see(desired);
     tokio::select! {
-        connected = attempt.connect() => {
-            let (source, target, found) = connected?;
-            let outcome = Box::pin(attempt.own(&source, &target, &found, desired)).await;
-            source.close().await;
+        looked = attempt.look(desired) => {
+            let (target, known) = looked?;
+            let outcome = Box::pin(attempt.go_on(&target, known, desired)).await;
             target.close().await;
             outcome
         }
@@ -59,20 +61,50 @@ pub async fn attempt(
     }
 }
 
+/// What the user wanted when an attempt looked last: a failure is an answer to that, and to nothing that came later.
+pub type Seen = Mutex<Desired>;
+
+/// What is known of a sync before it is owned.
+enum Known {
+    /// The cutover is committed: what remains needs the target only. The source may be gone for ever.
+    Past,
+    /// Anything else, with both ends checked.
+    Ahead(Box<(Endpoint, Found)>),
+}
+
 struct Attempt<'a> {
     config: &'a Arc<SyncConfig>,
     publisher: &'a Publisher,
     progress: &'a Arc<Progress>,
     share: &'a Share,
+    seen: &'a Seen,
     stop: &'a CancellationToken,
 }
 
 impl Attempt<'_> {
-    async fn connect(&self) -> Result<(Endpoint, Endpoint, Found)> {
-        let source = Endpoint::connect(Side::Source, &self.config.source).await?;
+    fn see(&self, desired: &mut watch::Receiver<Desired>) -> Desired {
+        let wanted = desired.borrow_and_update().clone();
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&wanted);
+        wanted
+    }
+
+    async fn look(&self, desired: &watch::Receiver<Desired>) -> Result<(Endpoint, Known)> {
         let target = Endpoint::connect(Side::Target, &self.config.target).await?;
+        // A user that may not even look here is told so by the checks.
+        let record = match self.store(&target).load().await {
+            Err(error) if error.reason() == Reason::NotAuthorized => None,
+            found => found?,
+        };
+        let restart =
+            record.as_ref().is_some_and(|record| restart_asked(record, self.config, &desired.borrow()));
+        let stage = record.map(|record| record.stage);
+        if matches!(course(stage, desired.borrow().state, restart), Course::Restore | Course::Done) {
+            self.publisher.connected(&[Side::Target]);
+            return Ok((target, Known::Past));
+        }
+        let source = Endpoint::connect(Side::Source, &self.config.source).await?;
         let found = preflight::check(&source, &target).await?;
-        self.publisher.connected();
+        self.publisher.connected(&[Side::Source, Side::Target]);
         self.publisher.update(|report| {
             found.source.set_name.clone_into(&mut report.source.replica_set);
             report.source.version = found.source.version.to_string();
@@ -80,24 +112,38 @@ impl Attempt<'_> {
             report.target.version = found.target.version.to_string();
             report.warnings.clone_from(&found.warnings);
         });
-        Ok((source, target, found))
+        Ok((target, Known::Ahead(Box::new((source, found)))))
+    }
+
+    fn store(&self, target: &Endpoint) -> Store {
+        Store::new(target.clone(), &self.config.metadata_database, &self.config.id)
     }
 
     /// Hold the sync while doing what is wanted; give it up at a clean end, so that the next owner need not wait.
-    async fn own(
+    async fn go_on(
         &self,
-        source: &Endpoint,
         target: &Endpoint,
-        found: &Found,
+        known: Known,
         desired: &mut watch::Receiver<Desired>,
     ) -> Result<Outcome> {
-        let store = Store::new(target.clone(), &self.config.metadata_database, &self.config.id);
+        let store = self.store(target);
         store.prepare().await?;
         let store = owner::acquire(store, &self.config.holder).await?;
         self.publisher.update(|report| report.epoch = store.epoch());
         tracing::info!(epoch = store.epoch(), "owner of the sync");
+        let working = async {
+            match known {
+                Known::Past => self.finish(&store, desired).await,
+                Known::Ahead(ends) => {
+                    let (source, found) = *ends;
+                    let outcome = self.work(&source, &store, &found, desired).await;
+                    source.close().await;
+                    outcome
+                }
+            }
+        };
         let outcome = tokio::select! {
-            outcome = self.work(source, &store, found, desired) => outcome,
+            outcome = working => outcome,
             lost = keep_renewing(&store) => Err(lost),
         };
         let keep = outcome.as_ref().is_err_and(|error| error.class() == Class::Transient);
@@ -105,6 +151,50 @@ impl Attempt<'_> {
             tracing::debug!(%error, "ownership was not released");
         }
         outcome
+    }
+
+    /// What remains after the cutover was committed.
+    async fn finish(&self, store: &Store, desired: &mut watch::Receiver<Desired>) -> Result<Outcome> {
+        while !self.stop.is_cancelled() {
+            let wanted = self.see(desired);
+            let Some(record) = store.load().await? else { return Ok(Outcome::Again) };
+            let restart = restart_asked(&record, self.config, &wanted);
+            if !matches!(course(Some(record.stage), wanted.state, restart), Course::Restore | Course::Done) {
+                return Ok(Outcome::Again);
+            }
+            check_format(&record)?;
+            let target = identity::identify(store.target()).await?;
+            check_target(&record, &target)?;
+            let record = self.adopt(store, record, &wanted).await?;
+            let record = self.handle_retry(store, record, &wanted).await?;
+            let catalog = self.catalog(store, &record).await?;
+            self.publisher.update(|report| {
+                fill(report, &record);
+                report.source.replica_set.clone_from(&record.source.set_name);
+                report.target.replica_set.clone_from(&record.target.set_name);
+                report.target.version = target.version.to_string();
+            });
+            if record.stage == Stage::Restoring {
+                self.publisher.enter(Phase::Completing, "restoring what was deferred");
+                let first =
+                    record.completion.as_ref().is_none_or(|completion| completion.completed_at.is_none());
+                completion::restore(store, &catalog, first).await?;
+                continue;
+            }
+            let missing = completion::unsuccessful_indexes(store, &catalog).await?;
+            let message = if missing.is_empty() { "cut over" } else { "cut over; some indexes are missing" };
+            self.publisher.update(|report| {
+                if let Some(completion) = &mut report.completion {
+                    completion.unsuccessful_indexes = missing;
+                }
+            });
+            self.publisher.enter(Phase::Completed, message);
+            self.rest(desired, |wanted| {
+                self.publisher.restart_wanted(wanted) || self.publisher.retry_wanted(wanted)
+            })
+            .await?;
+        }
+        Ok(Outcome::Stopped)
     }
 
     async fn work(
@@ -115,11 +205,14 @@ impl Attempt<'_> {
         desired: &mut watch::Receiver<Desired>,
     ) -> Result<Outcome> {
         while !self.stop.is_cancelled() {
-            let wanted = desired.borrow_and_update().clone();
+            let wanted = self.see(desired);
             let before = store.load().await?;
             let stage = before.as_ref().map(|record| record.stage);
-            let restart = before.as_ref().is_some_and(|record| record.handled_restart != wanted.restart);
+            let restart = before.as_ref().is_some_and(|record| restart_asked(record, self.config, &wanted));
             let course = course(stage, wanted.state, restart);
+            if matches!(course, Course::Restore | Course::Done) {
+                return Ok(Outcome::Again);
+            }
             if course == Course::Rest && clones(stage, restart) && stage != Some(Stage::Cloning) {
                 self.publisher.enter(Phase::Paused, "paused before the clone begins");
                 self.rest(desired, |wanted| wanted.state != DesiredState::Paused).await?;
@@ -136,7 +229,6 @@ impl Attempt<'_> {
             let record = self.resume_or_plan(source, store, found, &wanted, before).await?;
             let ctx = self.context(source, store, &record).await?;
             self.publisher.update(|report| fill(report, &record));
-            self.publisher.update(|report| report.replication.last_error = None);
             let outcome = tokio::select! {
                 outcome = self.stage(&ctx, &record, slot, desired) => outcome,
                 error = async { monitor::watch(&ctx).await.err() } => Err(error.unwrap_or_else(|| {
@@ -175,18 +267,39 @@ impl Attempt<'_> {
     ) -> Result<SyncRecord> {
         let mut warnings = found.warnings.clone();
         let record = match before {
-            Some(record) if record.stage != Stage::Planning && record.handled_restart == wanted.restart => {
-                self.check_recorded(source, &record, found, &mut warnings).await?;
-                self.handle_retry(store, record, wanted).await?
+            Some(record) if record.stage == Stage::Planning => {
+                drop(record);
+                self.plan(source, store, found, wanted, &mut warnings).await?
             }
-            Some(record) if record.stage != Stage::Planning => {
+            Some(record) if restart_asked(&record, self.config, wanted) => {
                 check_identity(&record, found)?;
                 tracing::warn!("a restart was asked for: forgetting this sync's state and cloning anew");
                 self.plan(source, store, found, wanted, &mut warnings).await?
             }
-            _ => self.plan(source, store, found, wanted, &mut warnings).await?,
+            Some(record) => {
+                self.check_recorded(source, &record, found, &mut warnings).await?;
+                let record = self.adopt(store, record, wanted).await?;
+                self.handle_retry(store, record, wanted).await?
+            }
+            None => self.plan(source, store, found, wanted, &mut warnings).await?,
         };
         self.publisher.update(|report| report.warnings = warnings);
+        Ok(record)
+    }
+
+    /// The state was another resource's: its request tokens are recorded, not acted on.
+    async fn adopt(&self, store: &Store, mut record: SyncRecord, wanted: &Desired) -> Result<SyncRecord> {
+        if record.resource_uid == self.config.resource_uid {
+            return Ok(record);
+        }
+        tracing::info!(from = record.resource_uid, "going on with the state of another resource");
+        record.resource_uid.clone_from(&self.config.resource_uid);
+        wanted.retry.clone_into(&mut record.handled_retry);
+        wanted.restart.clone_into(&mut record.handled_restart);
+        let set = doc! {
+            "resourceUid": &record.resource_uid, "handledRetry": &wanted.retry, "handledRestart": &wanted.restart,
+        };
+        store.write(vec![store.update_sync(set)?]).await?;
         Ok(record)
     }
 
@@ -223,9 +336,6 @@ impl Attempt<'_> {
                 ),
             ));
         }
-        if matches!(record.stage, Stage::Restoring | Stage::Completed) {
-            return Ok(());
-        }
         let Some(witness) = record.witness else { return Ok(()) };
         match oplog::check_witness(source, oplog::Witness { time: witness.time, term: witness.term }).await {
             Err(error) if error.reason() == Reason::NotAuthorized => {
@@ -242,7 +352,7 @@ impl Attempt<'_> {
         mut record: SyncRecord,
         wanted: &Desired,
     ) -> Result<SyncRecord> {
-        if record.handled_retry == wanted.retry {
+        if wanted.retry.is_empty() || record.handled_retry == wanted.retry {
             return Ok(record);
         }
         wanted.retry.clone_into(&mut record.handled_retry);
@@ -255,9 +365,10 @@ impl Attempt<'_> {
         Ok(record)
     }
 
-    async fn context(&self, source: &Endpoint, store: &Store, record: &SyncRecord) -> Result<Context> {
+    /// What is recorded of collections and views; their sums are in the progress.
+    async fn catalog(&self, store: &Store, record: &SyncRecord) -> Result<Arc<Catalog>> {
         let collections = store.collections().await?;
-        let progress = Arc::clone(self.progress);
+        let progress = self.progress;
         progress.restart();
         progress.collections_total.set(collections.len() as u64);
         let checkpoint = record.checkpoint.as_ref().map(|checkpoint| checkpoint.time);
@@ -270,9 +381,15 @@ impl Attempt<'_> {
             }
         }
         let catalog = Arc::new(Catalog::new(collections, store.views().await?));
-        add_finished_partitions(store, &catalog, &progress).await?;
+        add_finished_partitions(store, &catalog, progress).await?;
         progress.follow(&catalog);
         tracing::debug!(stage = ?record.stage, "resuming");
+        Ok(catalog)
+    }
+
+    async fn context(&self, source: &Endpoint, store: &Store, record: &SyncRecord) -> Result<Context> {
+        let catalog = self.catalog(store, record).await?;
+        let progress = Arc::clone(self.progress);
         let mut config = Arc::clone(self.config);
         for db in &record.reserved {
             let config = Arc::make_mut(&mut config);
@@ -304,26 +421,7 @@ impl Attempt<'_> {
     ) -> Result<Outcome> {
         let wanted = desired.borrow().state;
         match course(Some(record.stage), wanted, false) {
-            Course::Done => {
-                let missing = completion::unsuccessful_indexes(ctx).await?;
-                let message =
-                    if missing.is_empty() { "cut over" } else { "cut over; some indexes are missing" };
-                self.publisher.update(|report| {
-                    if let Some(completion) = &mut report.completion {
-                        completion.unsuccessful_indexes = missing;
-                    }
-                });
-                self.publisher.enter(Phase::Completed, message);
-                self.rest(desired, |wanted| {
-                    self.publisher.restart_wanted(wanted) || self.publisher.retry_wanted(wanted)
-                })
-                .await
-            }
-            Course::Restore => {
-                self.publisher.enter(Phase::Completing, "restoring what was deferred");
-                completion::restore(ctx).await?;
-                Ok(Outcome::Again)
-            }
+            Course::Restore | Course::Done => Ok(Outcome::Again),
             Course::Rest => {
                 self.publisher.enter(Phase::Paused, "paused; the checkpoint stays");
                 self.rest(desired, |wanted| wanted.state != DesiredState::Paused).await
@@ -382,13 +480,26 @@ async fn keep_renewing(store: &Store) -> Error {
     }
 }
 
-fn check_identity(record: &SyncRecord, found: &Found) -> Result<()> {
+/// Whether the user asks to clone anew and that was not done yet. A token of another resource, or none, is no request.
+fn restart_asked(record: &SyncRecord, config: &SyncConfig, wanted: &Desired) -> bool {
+    record.stage != Stage::Planning
+        && record.resource_uid == config.resource_uid
+        && !wanted.restart.is_empty()
+        && wanted.restart != record.handled_restart
+}
+
+fn check_format(record: &SyncRecord) -> Result<()> {
     if record.format != FORMAT {
         return Err(Error::new(
             Reason::StateMismatch,
             format!("the durable state has format {}, this version knows {FORMAT}", record.format),
         ));
     }
+    Ok(())
+}
+
+fn check_identity(record: &SyncRecord, found: &Found) -> Result<()> {
+    check_format(record)?;
     if record.source.set_id != found.source.set_id {
         return Err(Error::new(
             Reason::SourceReplaced,
@@ -398,12 +509,16 @@ fn check_identity(record: &SyncRecord, found: &Found) -> Result<()> {
             ),
         ));
     }
-    if record.target.set_id != found.target.set_id {
+    check_target(record, &found.target)
+}
+
+fn check_target(record: &SyncRecord, found: &Identity) -> Result<()> {
+    if record.target.set_id != found.set_id {
         return Err(Error::new(
             Reason::TargetChanged,
             format!(
                 "the target is replica set '{}' ({}), the recorded one was '{}' ({})",
-                found.target.set_name, found.target.set_id, record.target.set_name, record.target.set_id
+                found.set_name, found.set_id, record.target.set_name, record.target.set_id
             ),
         ));
     }

@@ -5,7 +5,7 @@ pub mod course;
 pub mod monitor;
 pub mod publish;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use mongodb::bson::Document;
@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::config::{Desired, SyncConfig};
 use super::endpoint::Endpoint;
 use super::endpoint::client::Side;
-use super::error::{Class, Reason, Result};
+use super::error::{Class, Error, Reason, Result};
 use super::progress::Progress;
 use super::report::{CollectionProgress, LastError, Phase, Report};
 use super::retry::Backoff;
@@ -92,12 +92,20 @@ pub fn spawn(mut config: SyncConfig, desired: watch::Receiver<Desired>, share: &
 }
 
 /// Remove a stopped sync's durable state and claims from the target; user data is not touched. Fails with
-/// `OwnedElsewhere` while a fresh owner holds it.
+/// `OwnedElsewhere` while a fresh owner holds it, with `StateMismatch` where another resource has adopted it.
 pub async fn delete_state(config: &SyncConfig) -> Result<()> {
     let target = Endpoint::connect(Side::Target, &config.target).await?;
     let store = Store::new(target, &config.metadata_database, &config.id);
     store.prepare().await?;
     let store = owner::acquire(store, &config.holder).await?;
+    let recorded = store.load().await?.and_then(|record| record.resource_uid);
+    if config.resource_uid.is_some() && recorded.is_some() && recorded != config.resource_uid {
+        owner::release(&store).await?;
+        return Err(Error::new(
+            Reason::StateMismatch,
+            format!("the durable state of sync '{}' belongs to another resource now", config.id),
+        ));
+    }
     store.clear().await?;
     wish::remove(&store).await?;
     owner::remove(&store).await
@@ -147,12 +155,14 @@ impl Life {
         let mut backoff = Backoff::new(seed);
         while !self.stop.is_cancelled() {
             let began = tokio::time::Instant::now();
+            let wanted = attempt::Seen::default();
             let outcome = attempt::attempt(
                 &self.config,
                 &mut self.desired,
                 &self.publisher,
                 &self.progress,
                 &self.share,
+                &wanted,
                 &self.stop,
             )
             .await;
@@ -184,7 +194,8 @@ impl Life {
                     self.report_failure(&error, backoff.attempts() + 1);
                     tracing::error!(reason = %error.reason(), code = error.code(), "{}", error.explain());
                     self.publisher.stall(&error);
-                    if !self.wait_for_request().await {
+                    let wanted = wanted.into_inner().unwrap_or_else(PoisonError::into_inner);
+                    if !self.wait_for_request(&wanted).await {
                         return;
                     }
                     self.publisher.enter(Phase::Pending, "trying again, as asked");
@@ -194,7 +205,8 @@ impl Life {
         }
     }
 
-    fn report_failure(&self, error: &super::error::Error, attempts: u32) {
+    fn report_failure(&self, error: &Error, attempts: u32) {
+        self.publisher.failed();
         self.publisher.update(|report| {
             report.replication.last_error = Some(LastError {
                 at: jiff::Timestamp::now(),
@@ -222,23 +234,21 @@ impl Life {
         });
     }
 
-    /// Stalled: wait until the user changes a request token. False when told to stop.
-    async fn wait_for_request(&mut self) -> bool {
-        let (retry, restart) = {
-            let desired = self.desired.borrow_and_update();
-            (desired.retry.clone(), desired.restart.clone())
-        };
+    /// Stalled: wait until a request token differs from what the attempt that failed saw last. False when told to stop.
+    async fn wait_for_request(&mut self, seen: &Desired) -> bool {
         loop {
+            {
+                let desired = self.desired.borrow_and_update();
+                if desired.retry != seen.retry || desired.restart != seen.restart {
+                    return true;
+                }
+            }
             tokio::select! {
                 () = self.stop.cancelled() => return false,
                 changed = self.desired.changed() => {
                     if changed.is_err() {
                         self.stop.cancelled().await;
                         return false;
-                    }
-                    let desired = self.desired.borrow_and_update();
-                    if desired.retry != retry || desired.restart != restart {
-                        return true;
                     }
                 }
             }

@@ -1,12 +1,14 @@
 //! The published report: phases at once, numbers every half second, a log line every ten seconds.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use mongodb::bson::Timestamp;
 use tokio::sync::watch;
 
 use crate::sync::config::{Desired, SyncConfig};
+use crate::sync::endpoint::client::Side;
 use crate::sync::error::{Error, Reason};
 use crate::sync::progress::{Progress, lag_seconds};
 use crate::sync::report::{Phase, Report};
@@ -25,6 +27,14 @@ const RATE_OVER: usize = 10;
 pub struct Publisher {
     report: Arc<watch::Sender<Report>>,
     progress: Arc<Progress>,
+    failed_at: Arc<Mutex<Option<Place>>>,
+}
+
+/// How far a sync was when an attempt failed: while that is all, it has not got past the failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Place {
+    checkpoint: Option<Timestamp>,
+    bytes_copied: u64,
 }
 
 impl Publisher {
@@ -38,7 +48,7 @@ impl Publisher {
             ..Report::default()
         };
         let (sender, receiver) = watch::channel(report);
-        (Self { report: Arc::new(sender), progress }, receiver)
+        (Self { report: Arc::new(sender), progress, failed_at: Arc::default() }, receiver)
     }
 
     /// Change the report; watchers wake.
@@ -62,15 +72,52 @@ impl Publisher {
             }
             report.reason = None;
             message.clone_into(&mut report.message);
+            if matches!(phase, Phase::Paused | Phase::Completed) {
+                self.recovered(report);
+            }
             self.refresh(report);
             true
         });
     }
 
+    /// An attempt failed.
+    pub fn failed(&self) {
+        let place = self.place();
+        self.failed_at.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(place);
+        self.report.send_modify(|report| {
+            report.failing_since.get_or_insert_with(jiff::Timestamp::now);
+        });
+    }
+
+    fn place(&self) -> Place {
+        Place { checkpoint: self.progress.times().checkpoint, bytes_copied: self.progress.bytes_copied.get() }
+    }
+
+    fn recovered(&self, report: &mut Report) {
+        *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        report.failing_since = None;
+        report.replication.last_error = None;
+    }
+
+    /// Take what is new into the report: numbers, and that a failure was got past. Whether anything changed.
+    fn merge(&self, report: &mut Report, rate: u64) -> bool {
+        let failed_at = *self.failed_at.lock().unwrap_or_else(PoisonError::into_inner);
+        let past = failed_at.is_some_and(|place| self.is_past(place));
+        if past {
+            self.recovered(report);
+        }
+        merge(report, &self.progress, rate) || past
+    }
+
+    fn is_past(&self, failed: Place) -> bool {
+        let now = self.place();
+        now.checkpoint > failed.checkpoint || now.bytes_copied > failed.bytes_copied
+    }
+
     /// A report that tells of a transition has the numbers of that moment.
     fn refresh(&self, report: &mut Report) {
         let rate = report.initial_sync.bytes_per_second;
-        merge(report, &self.progress, rate);
+        self.merge(report, rate);
     }
 
     /// Wait for something that is not an error, before the data path runs.
@@ -89,10 +136,14 @@ impl Publisher {
         });
     }
 
-    /// Both ends answer.
-    pub fn connected(&self) {
+    /// These ends answer.
+    pub fn connected(&self, sides: &[Side]) {
         self.update(|report| {
-            for side in [&mut report.source, &mut report.target] {
+            for side in sides {
+                let side = match side {
+                    Side::Source => &mut report.source,
+                    Side::Target => &mut report.target,
+                };
                 if side.connected != Some(true) {
                     side.connected = Some(true);
                     side.connected_since = jiff::Timestamp::now();
@@ -103,12 +154,12 @@ impl Publisher {
 
     /// Whether the user asks to clone anew and that was not done yet.
     pub fn restart_wanted(&self, desired: &Desired) -> bool {
-        desired.restart != self.report.borrow().handled_restart
+        !desired.restart.is_empty() && desired.restart != self.report.borrow().handled_restart
     }
 
     /// Whether the user asks to try again and that was not done yet.
     pub fn retry_wanted(&self, desired: &Desired) -> bool {
-        desired.retry != self.report.borrow().handled_retry
+        !desired.retry.is_empty() && desired.retry != self.report.borrow().handled_retry
     }
 
     /// Publish numbers for ever.
@@ -122,7 +173,7 @@ impl Publisher {
                 history.pop_front();
             }
             let rate = rate(&history);
-            self.report.send_if_modified(|report| merge(report, &self.progress, rate));
+            self.report.send_if_modified(|report| self.merge(report, rate));
             if number % LOG_EVERY == 0 {
                 log(&self.report.borrow());
             }

@@ -8,15 +8,14 @@ use mongodb::bson::doc;
 use super::{Found, foreign};
 use crate::sync::catalog::{create, read};
 use crate::sync::config::{Desired, OnExistingData, SyncConfig};
+use crate::sync::endpoint::identity::last_writes;
 use crate::sync::endpoint::{Endpoint, oplog};
 use crate::sync::error::{Error, Reason, Result};
 use crate::sync::namespace::Namespace;
 use crate::sync::state::record::{Checkpoint, FORMAT, Side, WitnessRecord};
 use crate::sync::state::slot::LaneRecord;
-use crate::sync::state::store::{COLLECTIONS, INDEXES, SLOTS, SYNCS, VIEWS};
-use crate::sync::state::{
-    CollectionRecord, IndexRecord, Operation, Stage, Store, SyncRecord, ViewRecord, claims,
-};
+use crate::sync::state::store::{COLLECTIONS, INDEXES, SLOTS, VIEWS};
+use crate::sync::state::{CollectionRecord, IndexRecord, Stage, Store, SyncRecord, ViewRecord, claims};
 use crate::sync::stream::reader;
 
 /// Lanes when the user does not say.
@@ -33,7 +32,6 @@ pub async fn plan(
     found: &Found,
     desired: &Desired,
 ) -> Result<(SyncRecord, Vec<String>)> {
-    store.clear().await?;
     let mut warnings = Vec::new();
     let mut reserved = foreign::state_databases(source).await?;
     foreign::check_loop(source, &reserved, &found.target).await?;
@@ -56,6 +54,12 @@ pub async fn plan(
                 .to_owned(),
         );
     }
+    let listed_until = if catalogue.piecemeal {
+        let hello = source.command("admin", doc! {"hello": 1}).await?;
+        last_writes(&hello).map(|(newest, _)| newest)
+    } else {
+        None
+    };
     let collections = catalogue.collections.iter().map(|collection| &collection.namespace);
     let namespaces: Vec<Namespace> =
         collections.chain(catalogue.views.iter().map(|view| &view.namespace)).cloned().collect();
@@ -93,6 +97,7 @@ pub async fn plan(
         stage: Stage::Planning,
         lanes,
         catalogue_time: Some(time),
+        listed_until,
         checkpoint: Some(Checkpoint { token: token.clone(), time }),
         dirty: false,
         witness: witness.map(|witness| WitnessRecord { time: witness.time, term: witness.term }),
@@ -106,6 +111,9 @@ pub async fn plan(
         handled_retry: desired.retry.clone(),
         handled_restart: desired.restart.clone(),
     };
+    // What an earlier plan, or the sync before a restart, left behind goes only now: a refusal keeps it. The sync's own
+    // document comes first: every fenced write needs it.
+    store.begin_anew(&record).await?;
     record_all(source, store, &record, &catalogue, &namespaces, &token).await?;
     // Again: the opposite direction may have been planned at the same time, and saw nothing of ours.
     let opposite = foreign::check_loop(source, &foreign::state_databases(source).await?, &found.target).await;
@@ -125,12 +133,6 @@ async fn record_all(
     namespaces: &[Namespace],
     token: &str,
 ) -> Result<()> {
-    // The sync's own document first: every fenced write needs it.
-    let create = Operation::new(store.db(), &insert(record)?)?;
-    let reply = store.target().raw_command(&create.db, create.command).await?;
-    if let Some(error) = crate::sync::state::transaction::write_error(&reply) {
-        return Err(crate::sync::state::transaction::write_failure("the durable state", &error));
-    }
     let mut collections = Vec::with_capacity(catalogue.collections.len());
     let mut indexes = Vec::new();
     for found in &catalogue.collections {
@@ -168,13 +170,6 @@ async fn record_all(
         .write(vec![store.put(SLOTS, &lanes)?, store.update_sync(doc! {"stage": "Cloning"})?])
         .await
         .map(|_| ())
-}
-
-fn insert(record: &SyncRecord) -> Result<mongodb::bson::Document> {
-    let document = mongodb::bson::serialize_to_document(record).map_err(|error| {
-        Error::new(Reason::Internal, format!("the sync's state cannot be encoded: {error}"))
-    })?;
-    Ok(doc! {"insert": SYNCS, "documents": [document], "writeConcern": {"w": "majority"}})
 }
 
 /// Data that is there already is never overwritten unless the user said so.

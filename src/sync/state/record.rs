@@ -110,6 +110,9 @@ pub struct SyncRecord {
     pub lanes: i32,
     /// The catalogue's time: events at or before it are in what is cloned.
     pub catalogue_time: Option<Timestamp>,
+    /// Where the catalogue was read piece by piece: when that ended. Collections that came and went before are not in it.
+    #[serde(default)]
+    pub listed_until: Option<Timestamp>,
     /// Where to resume.
     pub checkpoint: Option<Checkpoint>,
     /// A run that did not end cleanly may have written to collections outside of transactions (capped ones).

@@ -119,11 +119,20 @@ impl Store {
         operations: Vec<Operation>,
         check: impl Fn(&[Document]) -> Result<()> + Send,
     ) -> Result<Vec<Document>> {
+        self.write_fenced(&self.fence()?, &operations, &check).await
+    }
+
+    async fn write_fenced(
+        &self,
+        fence: &Operation,
+        operations: &[Operation],
+        check: &(impl Fn(&[Document]) -> Result<()> + Send),
+    ) -> Result<Vec<Document>> {
         let session = self.session.as_ref().ok_or_else(|| self.lost())?;
         let mut session = session.lock().await;
         let mut tries = 0;
         loop {
-            match self.write_once(&mut session, &operations, &check).await {
+            match self.write_once(&mut session, fence, operations, check).await {
                 Err(error) if is_passing(&error) && tries < CONFLICT_RETRIES => {
                     tries += 1;
                     tokio::time::sleep(Duration::from_millis(5 * u64::from(tries))).await;
@@ -136,11 +145,12 @@ impl Store {
     async fn write_once(
         &self,
         session: &mut Session,
+        fence: &Operation,
         operations: &[Operation],
         check: &(impl Fn(&[Document]) -> Result<()> + Send),
     ) -> Result<Vec<Document>> {
         session.begin(Durability::Majority).await?;
-        let outcome = self.write_inside(session, operations, check).await;
+        let outcome = self.write_inside(session, fence, operations, check).await;
         match outcome {
             Ok(replies) => session.commit().await.map(|()| replies),
             Err(error) => {
@@ -153,11 +163,11 @@ impl Store {
     async fn write_inside(
         &self,
         session: &mut Session,
+        fence: &Operation,
         operations: &[Operation],
         check: &(impl Fn(&[Document]) -> Result<()> + Send),
     ) -> Result<Vec<Document>> {
-        let fence = self.fence()?;
-        if session.run(&fence).await?.get_i32("n").ok() != Some(1) {
+        if session.run(fence).await?.get_i32("n").ok() != Some(1) {
             return Err(self.lost());
         }
         let mut replies = Vec::with_capacity(operations.len());
@@ -261,50 +271,44 @@ impl Store {
             "find": collection, "filter": filter, "batchSize": 10_000, "sort": {"_id": 1},
             "readConcern": {"level": level},
         };
-        let database = self.target.client().database(&self.db);
-        let cursor = database.run_cursor_command(find).batch().await;
-        let mut cursor = cursor.map_err(|error| self.target.failure(&error))?;
-        let mut all = Vec::new();
-        while let Some(batch) = futures::StreamExt::next(&mut cursor).await {
-            let batch = batch.map_err(|error| self.target.failure(&error))?;
-            let documents = batch.doc_slices().map_err(|error| self.target.failure(&error))?;
-            for element in documents {
-                let document =
-                    element.ok().and_then(mongodb::bson::RawBsonRef::as_document).ok_or_else(|| {
-                        Error::new(
-                            Reason::StateMismatch,
-                            format!("{}.{collection} holds what is no document", self.db),
-                        )
-                    })?;
-                all.push(deserialize_from_slice(document.as_bytes()).map_err(|error| {
-                    Error::new(
-                        Reason::StateMismatch,
-                        format!("{}.{collection} holds state of another format: {error}", self.db),
-                    )
-                })?);
-            }
-        }
-        Ok(all)
+        let found = self.target.collect_from_primary(&self.db, find).await?;
+        let decode = |document: &Vec<u8>| {
+            deserialize_from_slice(document).map_err(|error| {
+                Error::new(
+                    Reason::StateMismatch,
+                    format!("{}.{collection} holds state of another format: {error}", self.db),
+                )
+            })
+        };
+        found.iter().map(decode).collect()
     }
 
     /// Remove everything of this sync but its owner document.
     pub async fn clear(&self) -> Result<()> {
+        self.renew_with(Vec::new()).await
+    }
+
+    /// Begin anew: remove everything of this sync but its owner document, and record `record`.
+    pub async fn begin_anew(&self, record: &SyncRecord) -> Result<()> {
+        let record = serialize_to_document(record).map_err(|error| encoding(&error))?;
+        let insert = Operation::new(&self.db, &doc! {"insert": SYNCS, "documents": [record]})?;
+        self.renew_with(vec![insert]).await
+    }
+
+    /// There is no sync's document to be fenced by: the owner document is.
+    async fn renew_with(&self, operations: Vec<Operation>) -> Result<()> {
+        let update = doc! {
+            "q": {"_id": &self.sync, "epoch": self.epoch}, "u": [{"$set": {"renewedAt": "$$NOW"}}],
+        };
+        let fence = Operation::new(&self.db, &doc! {"update": OWNERS, "updates": [update]})?;
+        let mut all = Vec::new();
         for collection in [SLOTS, COLLECTIONS, INDEXES, VIEWS, CLAIMS] {
-            self.target
-                .command(
-                    &self.db,
-                    doc! {"delete": collection, "deletes": [{"q": {"sync": &self.sync}, "limit": 0}],
-                    "writeConcern": {"w": "majority"}},
-                )
-                .await?;
+            all.push(self.remove(collection, Document::new())?);
         }
-        self.target
-            .command(
-                &self.db,
-                doc! {"delete": SYNCS, "deletes": [{"q": {"_id": &self.sync}, "limit": 1}], "writeConcern": {"w": "majority"}},
-            )
-            .await?;
-        Ok(())
+        let sync = doc! {"delete": SYNCS, "deletes": [{"q": {"_id": &self.sync}, "limit": 1}]};
+        all.push(Operation::new(&self.db, &sync)?);
+        all.extend(operations);
+        self.write_fenced(&fence, &all, &|_: &[Document]| Ok(())).await.map(|_| ())
     }
 
     /// Decode one document.

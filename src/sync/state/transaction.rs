@@ -94,8 +94,12 @@ impl Session {
 
     /// Abort; the server does it by itself if this cannot reach it.
     pub async fn abort(&mut self) {
-        if let Err(error) = self.inner.abort_transaction().await {
-            tracing::debug!(error = %self.target.failure(&error), "a transaction was not aborted by request");
+        match self.target.in_time(self.inner.abort_transaction().into_future()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(error = %self.target.failure(&error), "a transaction was not aborted by request");
+            }
+            Err(error) => tracing::debug!(%error, "a transaction was not aborted by request"),
         }
     }
 }
@@ -114,10 +118,11 @@ pub struct WriteError {
 /// The first document error in a write command's reply.
 pub fn write_error(reply: &Document) -> Option<WriteError> {
     let first = reply.get_array("writeErrors").ok()?.first()?.as_document()?;
+    let code = first.get_i32("code").unwrap_or(0);
     Some(WriteError {
         index: usize::try_from(first.get_i32("index").unwrap_or(0)).unwrap_or(0),
-        code: first.get_i32("code").unwrap_or(0),
-        words: failure::server_words(first.get_str("errmsg").unwrap_or_default()),
+        code,
+        words: failure::words_of(code, first.get_str("errmsg").unwrap_or_default()),
     })
 }
 

@@ -101,13 +101,15 @@ pub async fn read(ctx: &Context, token: String, sender: mpsc::Sender<EventBatch>
     let mut token = token;
     let mut form = Form::Whole;
     let mut raw_updates = !ctx.source.avoids(Feature::RawUpdates);
+    let mut source = ctx.source.clone();
+    let mut at_primary = false;
     let mut cursor = None;
     loop {
         if !raw_updates {
             ctx.progress.warn("the source does not offer raw updates: every updated document is read again");
         }
         let next = match cursor.as_mut() {
-            None => match open(ctx, &token, form, raw_updates).await {
+            None => match open(&source, ctx, &token, form, raw_updates).await {
                 Ok(opened) => {
                     cursor = Some(opened);
                     continue;
@@ -131,6 +133,12 @@ pub async fn read(ctx: &Context, token: String, sender: mpsc::Sender<EventBatch>
                             "an event does not fit into a message: its document is read by itself"
                         );
                         form = Form::Slim;
+                    }
+                    // A member that was filled anew does not reach as far back as the others.
+                    Some(code) if failure::HISTORY_LOST.contains(&code) && !at_primary => {
+                        tracing::info!(code, "this member does not have the history: asking the primary");
+                        at_primary = true;
+                        source = ctx.source.at_primary();
                     }
                     Some(code) if raw_updates && failure::UNKNOWN_OPTION.contains(&code) => {
                         tracing::debug!(code, "the change stream refuses an option");
@@ -156,11 +164,17 @@ pub async fn read(ctx: &Context, token: String, sender: mpsc::Sender<EventBatch>
     }
 }
 
-async fn open(ctx: &Context, token: &str, form: Form, raw_updates: bool) -> Result<Cursor> {
+async fn open(
+    source: &Endpoint,
+    ctx: &Context,
+    token: &str,
+    form: Form,
+    raw_updates: bool,
+) -> Result<Cursor> {
     let batch_size = (form == Form::Slim).then_some(1);
     let fetch = Fetch { await_time: Some(AWAIT), batch_size };
     let command = command(&ctx.config.scope, Some(token), None, form, raw_updates)?;
-    ctx.source.cursor("admin", command, fetch).await
+    source.cursor("admin", command, fetch).await
 }
 
 #[cfg(test)]
