@@ -1,6 +1,6 @@
 //! Read what a spec names: Secrets and ConfigMaps of the same namespace, by name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -13,7 +13,8 @@ use crate::resource::{Content, Fetched, Reference};
 
 use super::requests::{RequestError, Requests};
 
-/// Read them all. What does not exist is not in the answer; whether that matters is for the next step.
+/// Read them all. What does not exist is not in the answer, what the operator may not get is marked in it; whether that
+/// matters is for the next step.
 pub async fn dereference(
     client: &Client,
     requests: &Requests,
@@ -22,6 +23,7 @@ pub async fn dereference(
     require_secret_label: bool,
 ) -> Result<Fetched, RequestError> {
     let mut found = BTreeMap::new();
+    let mut forbidden = BTreeSet::new();
     for reference in references(spec) {
         let content = match &reference {
             Reference::Secret(name) => secret(client, requests, namespace, name).await,
@@ -30,10 +32,13 @@ pub async fn dereference(
         match content {
             Ok(content) => drop(found.insert(reference, content)),
             Err(error) if error.code() == Some(404) => {}
+            Err(error) if error.code() == Some(403) => {
+                forbidden.insert(reference);
+            }
             Err(error) => return Err(error),
         }
     }
-    Ok(Fetched::new(found, require_secret_label))
+    Ok(Fetched::new(found, require_secret_label).with_forbidden(forbidden))
 }
 
 /// Out of the apiserver's cache: a minute of delay is promised anyway, and etcd is spared.

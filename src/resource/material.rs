@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::api::endpoint::{Compressor, ReadPreference as ApiReadPreference, SecretKeyRef, SecretRef, Tls};
+use crate::api::spec::ReplicationSpec;
 use crate::api::{ClusterSync, ClusterSyncSpec, OnExistingData as ApiOnExistingData, State};
 use crate::sync::config::{
     DEFAULT_METADATA_DATABASE, Holder, InitialSync, Limits, OnExistingData, Replication, SyncConfig,
@@ -270,9 +271,23 @@ pub fn sync_id(spec: &ClusterSyncSpec, uid: &str) -> String {
     spec.sync_id.as_deref().filter(|id| !id.is_empty()).unwrap_or(uid).to_owned()
 }
 
+/// The part of a spec that a [`Material`] comes from: without what may change while a sync runs. Two specs with the same
+/// part, and the same Secrets, make the same material.
+pub fn part_of(spec: &ClusterSyncSpec) -> ClusterSyncSpec {
+    let mut part =
+        ClusterSyncSpec { state: State::default(), requests: None, deletion_policy: None, ..spec.clone() };
+    if let Some(replication) = &mut part.replication {
+        replication.max_lag_seconds = None;
+    }
+    // Absent and empty are the same.
+    part.replication = part.replication.filter(|replication| *replication != ReplicationSpec::default());
+    part
+}
+
 /// The lag above which a sync is `Lagging`, in seconds.
 pub fn max_lag_seconds(spec: &ClusterSyncSpec) -> i64 {
-    replication(spec).max_lag.as_secs().try_into().unwrap_or(i64::MAX)
+    let wish = spec.replication.as_ref().and_then(|replication| replication.max_lag_seconds);
+    seconds(wish, Replication::default().max_lag).as_secs().try_into().unwrap_or(i64::MAX)
 }
 
 fn initial_sync(spec: &ClusterSyncSpec) -> InitialSync {
@@ -294,7 +309,8 @@ fn replication(spec: &ClusterSyncSpec) -> Replication {
     Replication {
         lanes: count(wish.lanes),
         checkpoint_interval: seconds(wish.checkpoint_interval_seconds, default.checkpoint_interval),
-        max_lag: seconds(wish.max_lag_seconds, default.max_lag),
+        // Judged by the status alone ([`max_lag_seconds`]): a change of it must not restart the worker.
+        max_lag: default.max_lag,
     }
 }
 
@@ -320,7 +336,7 @@ fn seconds(wish: Option<i32>, default: Duration) -> Duration {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::{Material, desired, sync_id};
+    use super::{Material, desired, max_lag_seconds, part_of, sync_id};
     use crate::api::ClusterSync;
     use crate::resource::references::references;
     use crate::resource::{Content, Fetched, Reference};
@@ -372,6 +388,40 @@ mod tests {
         let mut changed = secrets();
         changed[0] = secret("src", &[("username", "u"), ("password", "other")]);
         assert!(material != Material::resolve(&resource, &fetched(changed)).ok().unwrap());
+    }
+
+    #[test]
+    fn what_may_change_while_a_sync_runs_restarts_nothing() {
+        let with = |more: &str| resource(&WITH_SECRETS.replacen('{', &format!("{{{more},"), 1));
+        let before = resource(WITH_SECRETS);
+        let material = Material::resolve(&before, &fetched(secrets())).ok().unwrap();
+        let same = [
+            "state: Paused",
+            "requests: {retry: '1'}",
+            "deletionPolicy: Delete",
+            "replication: {maxLagSeconds: 5}",
+        ];
+        for more in same {
+            let after = with(more);
+            assert!(material == Material::resolve(&after, &fetched(secrets())).ok().unwrap(), "{more}");
+            assert_eq!(part_of(&before.spec), part_of(&after.spec), "{more}");
+        }
+        for more in ["replication: {lanes: 2}", "limits: {bytesPerSecond: 5}"] {
+            let after = with(more);
+            assert!(material != Material::resolve(&after, &fetched(secrets())).ok().unwrap(), "{more}");
+            assert_ne!(part_of(&before.spec), part_of(&after.spec), "{more}");
+        }
+        assert_eq!(max_lag_seconds(&with("replication: {maxLagSeconds: 5}").spec), 5);
+    }
+
+    #[test]
+    fn what_may_not_be_read_is_waited_for() {
+        let [src, _, ca] = secrets();
+        let tgt = Reference::Secret("tgt".into());
+        let fetched = fetched([src, ca]).with_forbidden([tgt].into());
+        let error = Material::resolve(&resource(WITH_SECRETS), &fetched).err().unwrap();
+        assert_eq!(error.reason, Reason::CredentialsMissing);
+        assert!(error.message.contains("may not get Secret tgt in this namespace"), "{}", error.message);
     }
 
     #[test]

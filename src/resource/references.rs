@@ -38,20 +38,33 @@ pub struct Content {
     pub data: BTreeMap<String, Vec<u8>>,
 }
 
-/// What was found under each name; a name without an entry does not exist.
+/// What was found under each name; a name without an entry does not exist, or may not be read.
 #[derive(Clone, Default)]
 pub struct Fetched {
     found: BTreeMap<Reference, Content>,
+    forbidden: BTreeSet<Reference>,
     require_secret_label: bool,
 }
 
 impl Fetched {
     /// `require_secret_label`: Secrets without the label [`SECRET_LABEL`] are as good as missing.
     pub fn new(found: BTreeMap<Reference, Content>, require_secret_label: bool) -> Self {
-        Self { found, require_secret_label }
+        Self { found, forbidden: BTreeSet::new(), require_secret_label }
+    }
+
+    /// Names that the operator was refused.
+    #[must_use]
+    pub fn with_forbidden(mut self, forbidden: BTreeSet<Reference>) -> Self {
+        self.forbidden = forbidden;
+        self
     }
 
     fn content(&self, reference: &Reference) -> Result<&Content, Unusable> {
+        if self.forbidden.contains(reference) {
+            return Err(Unusable::missing(format!(
+                "The operator may not get {reference} in this namespace. Grant it: see deploy/base/role.yaml."
+            )));
+        }
         let content = self.found.get(reference).ok_or_else(|| {
             Unusable::missing(format!("{reference} does not exist in this namespace. Create it."))
         })?;
