@@ -1,19 +1,18 @@
 //! Report → conditions, by the table of states in `docs/architecture.md`.
 //!
-//! Ready, Reconciling and Stalled follow from one [`Standing`], so that at most one of them is True.
+//! Ready, Reconciling and Stalled follow from one standing, so that at most one of them is True.
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
+use crate::api::ClusterSyncStatus;
 use crate::api::conditions::{reasons, types};
 use crate::sync::report::SideReport;
-use crate::sync::{Desired, DesiredState, Phase, Reason, Report};
+use crate::sync::{Desired, Phase, Reason, Report};
 
 use super::Unusable;
+use super::standing::{Standing, completed, knows, standing};
 use super::status::{cut, to_second};
-
-/// A streaming sync is not Ready once an end has not answered for this long.
-const NOT_READY_AFTER: SignedDuration = SignedDuration::from_secs(60);
 
 /// A connection lost for less is not shown: elections and short retries are not news.
 const DISCONNECTED_AFTER: SignedDuration = SignedDuration::from_secs(10);
@@ -46,6 +45,8 @@ pub struct Asked {
 pub enum Outcome<'a> {
     /// A worker runs and reports.
     Running(&'a Report),
+    /// A worker runs as an earlier spec said: something that the present one names is not there.
+    Behind(&'a Report, &'a Unusable),
     /// No worker yet: something that the spec names is not there.
     Waiting(&'a Unusable),
     /// No worker: the spec cannot be used.
@@ -58,23 +59,10 @@ impl<'a> Outcome<'a> {
     /// The report, if a worker runs.
     pub fn report(&self) -> Option<&'a Report> {
         match self {
-            Self::Running(report) => Some(report),
+            Self::Running(report) | Self::Behind(report, _) => Some(report),
             Self::Waiting(_) | Self::Refused(_) | Self::Undecodable(_) => None,
         }
     }
-}
-
-/// How a sync stands to what was asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Standing {
-    /// It is there.
-    Ready,
-    /// It was there, and no person need act yet, but an end is away.
-    NotReady,
-    /// On its way.
-    Reconciling,
-    /// A person must act.
-    Stalled,
 }
 
 struct Verdict {
@@ -94,14 +82,14 @@ impl Verdict {
 }
 
 /// Ready, Reconciling, Stalled and Completed: the controller's conditions.
-pub fn controller_conditions(judged: &Judged<'_>, previous: &[Condition], now: Timestamp) -> Vec<Condition> {
-    let (standing, reason, message) = standing(judged, now);
+pub fn controller_conditions(
+    judged: &Judged<'_>,
+    previous: &ClusterSyncStatus,
+    now: Timestamp,
+) -> Vec<Condition> {
+    let (standing, reason, message) = standing(judged, previous, now);
     let only = |wanted: &Standing| if standing == *wanted { message.clone() } else { String::new() };
-    let completed = judged.outcome.report().map_or_else(
-        // Without a worker nothing new is known: a cutover that was done stays done.
-        || find(previous, types::COMPLETED).is_some_and(|c| c.status == "True"),
-        |report| report.phase == Phase::Completed,
-    );
+    let completed = completed(judged, previous);
     let completed_reason = if completed { Phase::Completed.as_str() } else { reasons::NOT_COMPLETED };
     let verdicts = [
         (types::READY, Verdict::new(standing == Standing::Ready, reason.clone(), message.clone())),
@@ -112,7 +100,7 @@ pub fn controller_conditions(judged: &Judged<'_>, previous: &[Condition], now: T
         (types::STALLED, Verdict::new(standing == Standing::Stalled, reason, only(&Standing::Stalled))),
         (types::COMPLETED, Verdict::new(completed, completed_reason, "")),
     ];
-    stamp(verdicts, previous, judged.generation, now)
+    stamp(verdicts, &previous.conditions, judged.generation, now)
 }
 
 /// `InitialSyncComplete`, `SourceConnected`, `TargetConnected` and `Lagging`: the worker's conditions.
@@ -145,116 +133,9 @@ pub fn worker_conditions(judged: &Judged<'_>, previous: &[Condition], now: Times
     stamp(verdicts, previous, judged.generation, now)
 }
 
-fn standing(judged: &Judged<'_>, now: Timestamp) -> (Standing, String, String) {
-    let report = match judged.outcome {
-        Outcome::Waiting(unusable) => {
-            return (Standing::Reconciling, unusable.reason.to_string(), unusable.message.clone());
-        }
-        Outcome::Undecodable(why) => {
-            return (Standing::Stalled, reasons::UNDECODABLE.into(), why.to_owned());
-        }
-        Outcome::Refused(unusable) => {
-            return (Standing::Stalled, unusable.reason.to_string(), unusable.message.clone());
-        }
-        Outcome::Running(report) => report,
-    };
-    let reported = |fallback: &str| {
-        if report.message.is_empty() { fallback.to_owned() } else { report.message.clone() }
-    };
-    // What was asked for and is not reached yet comes before what was reached for an earlier generation:
-    // otherwise `kubectl wait --for=condition=Ready` would succeed on yesterday's word.
-    if let Some((reason, message)) = heading(&judged.asked.desired, report) {
-        return (Standing::Reconciling, reason.into(), message.into());
-    }
-    match report.phase {
-        Phase::Pending => {
-            let reason = report.reason.map_or(Phase::Pending.as_str(), Reason::as_str);
-            (Standing::Reconciling, reason.into(), reported("Waiting for ownership of the sync."))
-        }
-        phase @ Phase::Preflight => {
-            (Standing::Reconciling, phase.to_string(), reported("Checking both replica sets."))
-        }
-        phase @ Phase::Cloning => {
-            (Standing::Reconciling, phase.to_string(), reported("Copying collections."))
-        }
-        phase @ Phase::CatchingUp => {
-            let message = reported("Applying the changes that were made during the clone.");
-            (Standing::Reconciling, phase.to_string(), message)
-        }
-        phase @ Phase::Completing => (
-            Standing::Reconciling,
-            phase.to_string(),
-            reported("Draining to the source's present time, then restoring what was deferred."),
-        ),
-        phase @ Phase::Streaming => match lost(report, now) {
-            Some(reason) => {
-                let message = report.replication.last_error.as_ref().map_or_else(
-                    || format!("No connection for over a minute. {}", reason.remedy()),
-                    |error| error.message.clone(),
-                );
-                (Standing::NotReady, reasons::CONNECTION_LOST.into(), message)
-            }
-            None => (Standing::Ready, phase.to_string(), "Following the source.".into()),
-        },
-        phase @ Phase::Paused => {
-            let message = "Paused. Resume before the source's oplog outruns the checkpoint.";
-            (Standing::Ready, phase.to_string(), message.into())
-        }
-        phase @ Phase::Completed => {
-            let missing = report.completion.as_ref().map_or(0, |c| c.unsuccessful_indexes.len());
-            if missing == 0 {
-                return (Standing::Ready, phase.to_string(), "The cutover is done.".into());
-            }
-            let message = format!(
-                "The cutover is done, but {missing} indexes could not be restored: see \
-                 status.completion.unsuccessfulIndexes, remove the cause, then change spec.requests.retry."
-            );
-            (Standing::Stalled, reasons::INDEXES_MISSING.into(), message)
-        }
-        phase @ Phase::Stalled => {
-            let reason = report.reason.map_or(phase.as_str(), Reason::as_str);
-            (Standing::Stalled, reason.into(), reported("Stopped; see the log."))
-        }
-    }
-}
-
-/// Where a sync that rests in one state is going, when the spec asks for another.
-fn heading(desired: &Desired, report: &Report) -> Option<(&'static str, &'static str)> {
-    use DesiredState::{Completed, Paused, Running};
-    let restart = !desired.restart.is_empty() && desired.restart != report.handled_restart;
-    match (desired.state, report.phase) {
-        (_, Phase::Stalled | Phase::Completed | Phase::Completing) => None,
-        (Paused, phase) if phase != Phase::Paused => {
-            Some((reasons::PAUSING, "Finishing the batches in flight."))
-        }
-        (Running, Phase::Paused) => Some((reasons::RESUMING, "Resuming from the checkpoint.")),
-        (Completed, Phase::Streaming | Phase::Paused) => {
-            Some((reasons::COMPLETION_REQUESTED, "The cutover is about to begin."))
-        }
-        (_, Phase::Streaming | Phase::Paused) if restart => {
-            Some((reasons::RESTARTING, "The clone is about to begin anew."))
-        }
-        _ => None,
-    }
-}
-
-fn lost(report: &Report, now: Timestamp) -> Option<Reason> {
-    let lost = |side: &SideReport| {
-        side.connected == Some(false) && now.duration_since(side.connected_since) >= NOT_READY_AFTER
-    };
-    if lost(&report.source) {
-        Some(Reason::SourceUnreachable)
-    } else if lost(&report.target) {
-        Some(Reason::TargetUnreachable)
-    } else {
-        None
-    }
-}
-
 fn initial_sync_complete(report: Option<&Report>, previous: &[Condition]) -> Verdict {
-    // A worker that does not own the sync yet has not read the durable state.
     let done = match report {
-        Some(report) if report.epoch > 0 || report.initial_sync.completed_at.is_some() => {
+        Some(report) if knows(report) || report.initial_sync.completed_at.is_some() => {
             report.initial_sync.completed_at.is_some()
         }
         _ => find(previous, types::INITIAL_SYNC_COMPLETE).is_some_and(|c| c.status == "True"),
@@ -335,6 +216,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{Asked, Judged, Outcome, controller_conditions, find, worker_conditions};
+    use crate::api::ClusterSyncStatus;
     use crate::api::conditions::{reasons, types};
     use crate::resource::Unusable;
     use crate::sync::report::{CompletionReport, SideReport, UnsuccessfulIndex};
@@ -363,7 +245,7 @@ mod tests {
 
     fn judge(report: &Report, asked: Asked) -> Vec<Condition> {
         let judged = Judged { generation: 3, asked, outcome: Outcome::Running(report) };
-        controller_conditions(&judged, &[], now())
+        controller_conditions(&judged, &ClusterSyncStatus::default(), now())
     }
 
     /// Ready, Reconciling, Stalled, Completed as letters, and Ready's reason.
@@ -448,7 +330,7 @@ mod tests {
         ];
         for (outcome, letters, reason) in cases {
             let judged = Judged { generation: 1, asked: Asked::default(), outcome };
-            let row = row(&controller_conditions(&judged, &[], now()));
+            let row = row(&controller_conditions(&judged, &ClusterSyncStatus::default(), now()));
             assert_eq!(row, (letters.into(), reason.as_str().into()));
         }
     }
@@ -499,9 +381,10 @@ mod tests {
                 Report { phase: PHASES[first], ..Report::default() },
                 Report { phase: PHASES[second], ..Report::default() },
             );
-            let before = controller_conditions(&judged(&a), &[], now());
+            let before = controller_conditions(&judged(&a), &ClusterSyncStatus::default(), now());
             let later = now().checked_add(SignedDuration::from_secs(60)).unwrap();
-            let after = controller_conditions(&judged(&b), &before, later);
+            let stored = ClusterSyncStatus { conditions: before.clone(), ..ClusterSyncStatus::default() };
+            let after = controller_conditions(&judged(&b), &stored, later);
             for (old, new) in before.iter().zip(&after) {
                 prop_assert_eq!(
                     old.status == new.status,

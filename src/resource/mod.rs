@@ -4,6 +4,7 @@
 pub mod conditions;
 pub mod material;
 pub mod references;
+mod standing;
 pub mod status;
 
 pub use conditions::{Asked, Judged, Outcome};

@@ -12,11 +12,28 @@ use crate::sync::report::{
 };
 use crate::sync::{Phase, Report};
 
-use super::conditions::{Judged, Outcome, controller_conditions, worker_conditions};
+use super::Unusable;
+use super::conditions::{Judged, controller_conditions, worker_conditions};
+use super::standing;
 
+// As the schema bounds them: a status that is too long is refused as a whole.
 const MAX_WARNINGS: usize = 32;
 const MAX_INDEXES: usize = 128;
 const MAX_TEXT: usize = 1024;
+const MAX_NAME: usize = 255;
+const MAX_VERSION: usize = 64;
+const MAX_TOKEN: usize = 64;
+const MAX_SYNC_ID: usize = 128;
+const MAX_HOLDER: usize = 512;
+const MAX_FENCE: usize = 32;
+
+/// How a warning of the operator's own begins, as opposed to one of the engine's.
+const NOTICE: &str = "The sync runs on with what it has read before: ";
+
+/// The warning that a worker goes on although something that it was built from has vanished.
+pub fn notice(unusable: &Unusable) -> String {
+    format!("{NOTICE}{unusable}")
+}
 
 /// The controller's set: always whole, because an applied subset erases the rest.
 pub fn controller_status(
@@ -26,7 +43,7 @@ pub fn controller_status(
 ) -> ClusterSyncStatus {
     ClusterSyncStatus {
         observed_generation: Some(judged.generation),
-        conditions: controller_conditions(judged, &previous.conditions, now),
+        conditions: controller_conditions(judged, previous, now),
         ..ClusterSyncStatus::default()
     }
 }
@@ -40,39 +57,50 @@ pub fn worker_status(
     notice: Option<&str>,
     now: Timestamp,
 ) -> ClusterSyncStatus {
-    let conditions = worker_conditions(judged, &previous.conditions, now);
-    let carried = ClusterSyncStatus {
-        observed_generation: None,
-        phase: Some(idle_phase(&judged.outcome).as_str().to_owned()),
-        conditions,
-        ..previous.clone()
-    };
-    let mut status = match judged.outcome.report() {
-        None => carried,
+    let before = carried(previous);
+    let status = match judged.outcome.report() {
+        None => before,
         Some(report) => {
             let fresh = from_report(report, restarts);
-            let status = if report.epoch == 0 { carry(fresh, &carried) } else { fresh };
-            ClusterSyncStatus { conditions: carried.conditions, ..status }
+            if standing::knows(report) { fresh } else { carry(fresh, &before) }
         }
     };
-    status.warnings.extend(notice.map(|notice| cut(notice, MAX_TEXT)));
-    status
+    let mut warnings = status.warnings;
+    warnings.truncate(MAX_WARNINGS - 1);
+    warnings.extend(notice.map(|notice| cut(notice, MAX_TEXT)));
+    ClusterSyncStatus {
+        phase: Some(phase(judged, previous).as_str().to_owned()),
+        conditions: worker_conditions(judged, &previous.conditions, now),
+        warnings,
+        ..status
+    }
 }
 
-fn idle_phase(outcome: &Outcome<'_>) -> Phase {
-    match outcome {
-        Outcome::Running(report) => report.phase,
-        Outcome::Waiting(_) => Phase::Pending,
-        Outcome::Refused(_) | Outcome::Undecodable(_) => Phase::Stalled,
+/// The phase that is shown: that of the worker, or what stands for it.
+pub fn phase(judged: &Judged<'_>, previous: &ClusterSyncStatus) -> Phase {
+    standing::phase(judged, previous)
+}
+
+/// What of a status is true for longer than the worker that it tells of.
+fn carried(previous: &ClusterSyncStatus) -> ClusterSyncStatus {
+    let lasting = previous.warnings.iter().filter(|warning| !warning.starts_with(NOTICE));
+    ClusterSyncStatus {
+        observed_generation: None,
+        conditions: Vec::new(),
+        replication: merge_replication(None, previous.replication.as_ref()),
+        warnings: lasting.cloned().collect(),
+        ..previous.clone()
     }
 }
 
 /// `fresh`, with the parts that it does not know yet from `before`.
 fn carry(fresh: ClusterSyncStatus, before: &ClusterSyncStatus) -> ClusterSyncStatus {
-    let worker = fresh.worker.map(|worker| WorkerStatus {
-        epoch: worker.epoch.or_else(|| before.worker.as_ref().and_then(|w| w.epoch)),
-        ..worker
+    // The holder is who owns the sync, not who would like to.
+    let worker = fresh.worker.map(|worker| match (worker.epoch, &before.worker) {
+        (None, Some(owner)) => WorkerStatus { restarts: worker.restarts, ..owner.clone() },
+        _ => worker,
     });
+    let warnings = if fresh.warnings.is_empty() { before.warnings.clone() } else { fresh.warnings };
     ClusterSyncStatus {
         source: fresh.source.or_else(|| before.source.clone()),
         target: fresh.target.or_else(|| before.target.clone()),
@@ -80,6 +108,7 @@ fn carry(fresh: ClusterSyncStatus, before: &ClusterSyncStatus) -> ClusterSyncSta
         initial_sync: fresh.initial_sync.or_else(|| before.initial_sync.clone()),
         replication: merge_replication(fresh.replication, before.replication.as_ref()),
         completion: fresh.completion.or_else(|| before.completion.clone()),
+        warnings,
         handled: fresh.handled.or_else(|| before.handled.clone()),
         ..fresh
     }
@@ -99,24 +128,29 @@ fn merge_replication(
 
 fn from_report(report: &Report, restarts: i64) -> ClusterSyncStatus {
     let source = SourceStatus {
-        replica_set: text(&report.source.replica_set),
-        version: text(&report.source.version),
+        replica_set: text(&report.source.replica_set, MAX_NAME),
+        version: text(&report.source.version, MAX_VERSION),
         oplog_window_seconds: report.source.oplog_window_seconds,
     };
-    let target =
-        TargetStatus { replica_set: text(&report.target.replica_set), version: text(&report.target.version) };
-    let handled =
-        HandledRequests { retry: text(&report.handled_retry), restart: text(&report.handled_restart) };
+    let target = TargetStatus {
+        replica_set: text(&report.target.replica_set, MAX_NAME),
+        version: text(&report.target.version, MAX_VERSION),
+    };
+    let handled = HandledRequests {
+        retry: text(&report.handled_retry, MAX_TOKEN),
+        restart: text(&report.handled_restart, MAX_TOKEN),
+    };
+    let owns = report.epoch > 0;
     ClusterSyncStatus {
         observed_generation: None,
         phase: Some(report.phase.as_str().to_owned()),
         conditions: Vec::new(),
-        sync_id: text(&report.sync_id),
+        sync_id: text(&report.sync_id, MAX_SYNC_ID),
         source: (source != SourceStatus::default()).then_some(source),
         target: (target != TargetStatus::default()).then_some(target),
         worker: Some(WorkerStatus {
-            holder: text(&report.holder),
-            epoch: (report.epoch > 0).then_some(report.epoch),
+            holder: text(&report.holder, MAX_HOLDER).filter(|_| owns),
+            epoch: owns.then_some(report.epoch),
             restarts: Some(restarts),
         }),
         initial_sync: initial_sync(&report.initial_sync),
@@ -188,7 +222,7 @@ fn last_error(error: &LastError) -> LastErrorStatus {
 fn completion(report: &CompletionReport) -> CompletionStatus {
     CompletionStatus {
         requested_at: Some(to_second(report.requested_at)),
-        fence: report.fence.map(|fence| fence.to_string()),
+        fence: report.fence.map(|fence| cut(&fence.to_string(), MAX_FENCE)),
         committed_at: report.committed_at.map(to_second),
         unsuccessful_indexes: report.unsuccessful_indexes.iter().take(MAX_INDEXES).map(index).collect(),
     }
@@ -212,8 +246,8 @@ fn integer(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-fn text(value: &str) -> Option<String> {
-    (!value.is_empty()).then(|| value.to_owned())
+fn text(value: &str, max: usize) -> Option<String> {
+    (!value.is_empty()).then(|| cut(value, max))
 }
 
 /// At most `max` characters: the schema counts characters, and a refused status would hide the very error.
@@ -235,7 +269,7 @@ pub(super) fn to_second(time: Timestamp) -> Time {
 mod tests {
     use jiff::Timestamp;
 
-    use super::{cut, worker_status};
+    use super::{cut, notice, worker_status};
     use crate::api::ClusterSyncStatus;
     use crate::resource::{Asked, Judged, Outcome, Unusable};
     use crate::sync::report::{ClusterTime, CompletionReport, InitialSyncReport};
@@ -300,6 +334,79 @@ mod tests {
         let after = worker_status(&judged, &before, 0, None, Timestamp::UNIX_EPOCH);
         assert_eq!(after.phase.as_deref(), Some("Pending"));
         assert_eq!(after.initial_sync, before.initial_sync);
+        let replication = after.replication.unwrap();
+        assert!(replication.checkpoint_time.is_some());
+        assert_eq!(
+            (replication.lag_seconds, replication.last_error),
+            (None, None),
+            "of a worker that is gone"
+        );
+    }
+
+    #[test]
+    fn a_notice_ends_with_what_it_tells_of() {
+        let missing = Unusable::missing("Secret a does not exist.");
+        let report = Report { warnings: vec!["of the engine".into()], ..streaming() };
+        let judged = |outcome| Judged { generation: 1, asked: Asked::default(), outcome };
+        let running = judged(Outcome::Running(&report));
+        let notice = notice(&missing);
+        let now = Timestamp::UNIX_EPOCH;
+        let noticed = worker_status(&running, &ClusterSyncStatus::default(), 0, Some(&notice), now);
+        assert_eq!(noticed.warnings, ["of the engine", &notice]);
+        let pending = Report::default();
+        for outcome in [Outcome::Waiting(&missing), Outcome::Running(&pending)] {
+            let after = worker_status(&judged(outcome), &noticed, 0, None, now);
+            assert_eq!(after.warnings, ["of the engine"]);
+        }
+    }
+
+    #[test]
+    fn the_holder_is_the_owner_and_nobody_else() {
+        let owner = Report { holder: "a".into(), ..streaming() };
+        let before = status(&owner, &ClusterSyncStatus::default());
+        let waiting = Report { holder: "b".into(), ..Report::default() };
+        let worker = status(&waiting, &before).worker.unwrap();
+        assert_eq!((worker.holder.as_deref(), worker.epoch), (Some("a"), Some(4)));
+        assert_eq!(status(&waiting, &ClusterSyncStatus::default()).worker.unwrap().holder, None);
+    }
+
+    /// The apiserver refuses a status as a whole for one string that is too long.
+    #[test]
+    fn every_text_is_cut_to_its_bound() {
+        let long = || "ö".repeat(5000);
+        let mut report = Report { holder: long(), sync_id: long(), ..streaming() };
+        report.source.replica_set = long();
+        report.source.version = long();
+        report.target = report.source.clone();
+        (report.handled_retry, report.handled_restart) = (long(), long());
+        report.warnings = vec![long(); 50];
+        let status = serde_json::to_value(status(&report, &ClusterSyncStatus::default())).unwrap();
+        let definition = serde_json::to_value(crate::api::crd::definition()).unwrap();
+        let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"];
+        assert!(bounded("status", schema, &status) > 12);
+    }
+
+    /// How many strings were compared with their bounds.
+    fn bounded(path: &str, schema: &serde_json::Value, value: &serde_json::Value) -> usize {
+        use serde_json::Value;
+        match value {
+            Value::String(text) => {
+                let max = schema["maxLength"].as_u64();
+                let length = text.chars().count() as u64;
+                assert!(max.is_none_or(|max| length <= max), "{path}: {length} > {max:?}");
+                usize::from(max.is_some())
+            }
+            Value::Array(items) => {
+                let max = schema["maxItems"].as_u64();
+                assert!(max.is_none_or(|max| items.len() as u64 <= max), "{path} has {}", items.len());
+                items.iter().map(|item| bounded(path, &schema["items"], item)).sum()
+            }
+            Value::Object(fields) => fields
+                .iter()
+                .map(|(name, field)| bounded(&format!("{path}.{name}"), &schema["properties"][name], field))
+                .sum(),
+            _ => 0,
+        }
     }
 
     #[test]
