@@ -1,5 +1,5 @@
 //! When a status is worth a write: at once for a transition, now and then for progress, hardly ever for what
-//! changes by itself. Pure.
+//! changes by itself. And how often what a resource names is looked at. Pure.
 
 use std::time::Duration;
 
@@ -21,6 +21,18 @@ const EACH: Duration = Duration::from_millis(200);
 
 /// A change of lag below this is noise: an idle source writes a no-op every ten seconds.
 const LAG_NOISE_SECONDS: i64 = 15;
+
+/// The part of all requests that looking at Secrets and `ConfigMaps` may use.
+const LOOKS: f64 = 0.25;
+
+/// How long until what a resource names is looked at again: `usual`, or longer where many resources that name much would
+/// use up the requests. `crowd`: how many resources there are; `references`: how many objects this one names.
+pub fn look_again(usual: Duration, crowd: usize, references: usize, per_second: f64) -> Duration {
+    let number = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
+    // Looks come between a half of this time and the whole.
+    let seconds = number(crowd) * number(references) / (per_second * LOOKS) * 4.0 / 3.0;
+    usual.max(Duration::try_from_secs_f64(seconds).unwrap_or(usual))
+}
 
 /// How much a status differs from the one written last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,16 +89,9 @@ fn essence(status: &ClusterSyncStatus) -> ClusterSyncStatus {
         completed_at: initial.completed_at.clone(),
         ..InitialSyncStatus::default()
     });
-    // A first figure is progress, not a transition: presence does not count either.
+    // A first figure is progress, not a transition: presence does not count either. An error that comes and goes with
+    // each attempt is a figure too; one that matters shows in a condition.
     essence.replication = None;
-    if let Some(error) = status.replication.as_ref().and_then(|r| r.last_error.as_ref()) {
-        let mut error = error.clone();
-        error.at = None;
-        error.attempts = 0;
-        error.message = String::new();
-        essence.replication =
-            Some(ReplicationStatus { last_error: Some(error), ..ReplicationStatus::default() });
-    }
     essence
 }
 
@@ -120,9 +125,11 @@ mod tests {
     use jiff::Timestamp;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-    use super::{Change, change};
+    use std::time::Duration;
+
+    use super::{Change, change, look_again};
     use crate::api::ClusterSyncStatus;
-    use crate::api::status::{InitialSyncStatus, ReplicationStatus, SourceStatus};
+    use crate::api::status::{InitialSyncStatus, LastErrorStatus, ReplicationStatus, SourceStatus};
 
     fn status() -> ClusterSyncStatus {
         ClusterSyncStatus {
@@ -166,7 +173,7 @@ mod tests {
     fn progress_of_many_leaves_requests_for_transitions() {
         for (watched, alone) in [(true, 2), (false, 15)] {
             let interval = |crowd| Change::Progress.interval(watched, crowd).unwrap();
-            assert_eq!(interval(1), std::time::Duration::from_secs(alone));
+            assert_eq!(interval(1), Duration::from_secs(alone));
             // Two requests a write, of twenty a second: at most half of them.
             assert!(interval(300).as_secs_f64() >= 300.0 * 2.0 / 10.0);
         }
@@ -185,5 +192,34 @@ mod tests {
             changed(|s| s.initial_sync.as_mut().unwrap().completed_at = Some(Time(Timestamp::UNIX_EPOCH))),
             Change::Transition
         );
+    }
+
+    #[test]
+    fn an_error_that_comes_and_goes_is_no_transition() {
+        let error =
+            LastErrorStatus { reason: "Interrupted".into(), attempts: 1, ..LastErrorStatus::default() };
+        let failing = |s: &mut ClusterSyncStatus| {
+            s.replication.as_mut().unwrap().last_error = Some(error.clone());
+        };
+        assert_eq!(changed(failing), Change::Progress);
+        let mut before = status();
+        failing(&mut before);
+        assert_eq!(change(&before, &status()), Change::Progress, "it is gone");
+        let mut other = before.clone();
+        other.replication.as_mut().unwrap().last_error.as_mut().unwrap().reason = "OwnershipLost".into();
+        assert_eq!(change(&before, &other), Change::Progress);
+    }
+
+    #[test]
+    fn a_crowd_looks_less_often_and_leaves_most_requests_alone() {
+        let usual = Duration::from_secs(55);
+        for (crowd, references) in [(1, 6), (10, 6), (100, 2), (5, 0)] {
+            assert_eq!(look_again(usual, crowd, references, 20.0), usual, "{crowd} with {references} each");
+        }
+        for (crowd, references) in [(300_u32, 2_u32), (300, 6), (2000, 4)] {
+            let interval = look_again(usual, crowd as usize, references as usize, 20.0).as_secs_f64();
+            let rate = f64::from(crowd * references) / (interval * 0.75);
+            assert!(rate <= 5.01, "{crowd} with {references} each: {rate} a second");
+        }
     }
 }

@@ -52,6 +52,11 @@ impl Requests {
         Self { per_second, bucket: Mutex::new(bucket) }
     }
 
+    /// Requests a second, on average.
+    pub fn per_second(&self) -> f64 {
+        self.per_second
+    }
+
     /// Wait for a turn. First come, first served: the lock is fair and held while waiting.
     pub async fn turn(&self) {
         let mut bucket = self.bucket.lock().await;
