@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::api::ClusterSyncStatus;
-use crate::api::conditions::{reasons, types};
+use crate::api::conditions::types;
 use crate::resource::conditions::find;
 use crate::sync::Phase;
 
@@ -83,10 +83,15 @@ pub fn announcements(
             said.push(Announcement::warning(condition.reason, condition.message));
         }
     }
-    let lost = |status: &ClusterSyncStatus| {
-        find(&status.conditions, types::READY).filter(|c| c.reason == reasons::CONNECTION_LOST).cloned()
+    // It was there, and is not now: without a connection, or since every attempt fails.
+    let troubled = |status: &ClusterSyncStatus| {
+        let on_its_way = on(status, types::RECONCILING).or_else(|| on(status, types::STALLED)).is_some();
+        let ready = find(&status.conditions, types::READY).filter(|c| c.status == "False" && !on_its_way);
+        ready.cloned()
     };
-    if let (None, Some(ready)) = (lost(before), lost(after)) {
+    if let Some(ready) = troubled(after)
+        && troubled(before).is_none_or(|c| c.reason != ready.reason)
+    {
         said.push(Announcement::warning(ready.reason, ready.message));
     }
     if let (None, Some(lagging)) = (on(before, types::LAGGING), on(after, types::LAGGING)) {
@@ -229,6 +234,38 @@ mod tests {
                 }
                 assert!(name.starts_with(&object[..object.len().min(225)]));
             }
+        }
+    }
+
+    #[test]
+    fn attempts_that_only_fail_are_said_once() {
+        let minute = Timestamp::UNIX_EPOCH + jiff::SignedDuration::from_secs(60);
+        let status = |failing: bool, reason: Reason| {
+            let mut report = Report { phase: Phase::Streaming, epoch: 1, ..Report::default() };
+            report.failing_since = failing.then_some(Timestamp::UNIX_EPOCH);
+            report.replication.last_error = Some(crate::sync::report::LastError {
+                reason: reason.as_str().to_owned(),
+                message: "why".into(),
+                ..Default::default()
+            });
+            let judged = Judged { generation: 1, asked: Asked::default(), outcome: Outcome::Running(&report) };
+            controller_status(&judged, &crate::api::ClusterSyncStatus::default(), minute)
+        };
+        let mut milestone = None;
+        let mut before = status(false, Reason::Interrupted);
+        for (failing, reason, expected) in [
+            (true, Reason::AuthenticationFailed, vec!["AuthenticationFailed"]),
+            (true, Reason::AuthenticationFailed, vec![]),
+            (true, Reason::Internal, vec!["Internal"]),
+            (false, Reason::Internal, vec![]),
+        ] {
+            let after = status(failing, reason);
+            let said = announcements(&before, &after, &mut milestone);
+            let (said, warnings): (Vec<_>, Vec<_>) =
+                said.into_iter().map(|a| (a.reason, a.warning)).unzip();
+            assert_eq!(said, expected);
+            assert!(warnings.iter().all(|warning| *warning));
+            before = after;
         }
     }
 
