@@ -1,53 +1,44 @@
-//! Wiring: watch resources, and bring each to what it asks for.
+//! Wiring: bring each resource to what it asks for.
 //!
 //! A reconcile reads like this: dereference what the spec names, put the material together, decide, apply.
 //! Status is written by the resource's publisher, not here.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::StreamExt;
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::DeserializeGuard;
-use kube::runtime::controller::{Action, Config, Controller};
-use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::controller::Action;
+use kube::{Client, Resource};
+use tokio::sync::watch;
 
-use kube::runtime::{Predicate, PredicateConfig, WatchStreamExt, predicates, watcher};
-use kube::{Api, Client, Resource};
-use tokio::sync::{mpsc, watch};
-use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
-
-use crate::api::{ClusterSync, ClusterSyncStatus, DeletionPolicy};
+use crate::api::{ClusterSync, ClusterSyncSpec, ClusterSyncStatus, DeletionPolicy};
 use crate::resource::references::references;
+use crate::resource::status::notice;
 use crate::resource::{Asked, Material, Unusable, material};
 use crate::sync::config::{Holder, LeaseTerm};
 
+use super::cadence::look_again;
 use super::cleanup::{has_finalizer, remove_state, set_finalizer};
 use super::decide::{Decision, Observed, WorkerState, decide};
 use super::dereference::dereference;
 use super::events::{Announcement, Events};
-use super::launch::{Key, Launcher};
+use super::launch::{Course, Key, Launcher, Plan};
 use super::leader::Leadership;
 use super::patch::{Incarnation, StatusClient};
 use super::publish::{Publisher, Subject, SubjectState};
 use super::requests::{RequestError, Requests};
 
 /// A `ClusterSync`, or what could be read of it.
-type Guarded = DeserializeGuard<ClusterSync>;
-
-/// Resources reconciled at a time: a stop may take seconds, and the others should not wait for it.
-const CONCURRENCY: u16 = 16;
+pub(super) type Guarded = DeserializeGuard<ClusterSync>;
 
 /// Secrets are looked at again within this time.
 const LOOK_AGAIN: Duration = Duration::from_secs(55);
 
 /// What is missing is looked for more often.
 const LOOK_FOR_MISSING: Duration = Duration::from_secs(15);
-
-/// How soon workers whose resource is gone are stopped: kube reconciles no object that has left its store.
-const SWEEP: Duration = Duration::from_secs(10);
 
 /// Backoff of failing reconciles.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -75,6 +66,8 @@ pub struct Context {
     /// Only Secrets with the label are read.
     pub require_secret_label: bool,
     attempts: Mutex<HashMap<String, u32>>,
+    /// UIDs of resources whose durable state is removed; their finalizer may not be yet.
+    cleaned: Mutex<HashSet<String>>,
 }
 
 impl Context {
@@ -90,7 +83,7 @@ impl Context {
         leadership: watch::Receiver<Leadership>,
         require_secret_label: bool,
     ) -> Self {
-        let attempts = Mutex::default();
+        let (attempts, cleaned) = (Mutex::default(), Mutex::default());
         Self {
             client,
             requests,
@@ -101,6 +94,7 @@ impl Context {
             leadership,
             require_secret_label,
             attempts,
+            cleaned,
         }
     }
 
@@ -115,8 +109,18 @@ impl Context {
         FIRST_RETRY.saturating_mul(2_u32.saturating_pow(*count - 1)).min(LAST_RETRY)
     }
 
-    fn succeeded(&self, uid: &str) {
+    pub(super) fn succeeded(&self, uid: &str) {
         self.attempts.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+    }
+
+    fn cleaned(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.cleaned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When to look again at what a spec names.
+    fn look_again(&self, usual: Duration, spec: &ClusterSyncSpec) -> Action {
+        let (crowd, references) = (self.launcher.crowd(), references(spec).len());
+        Action::requeue(jittered(look_again(usual, crowd, references, self.requests.per_second())))
     }
 }
 
@@ -131,100 +135,8 @@ pub enum ReconcileError {
     Finalizer(#[source] RequestError),
 }
 
-/// Watch one namespace (none: all) until cancelled.
-pub async fn watch(namespace: Option<String>, context: Arc<Context>, stop: CancellationToken) {
-    let client = context.client.clone();
-    let api: Api<Guarded> = match &namespace {
-        Some(namespace) => Api::namespaced(client, namespace),
-        None => Api::all(client),
-    };
-    let (store, writer) = reflector::store();
-    let mut complained = false;
-    let changes = watcher(api, watcher::Config::default())
-        .default_backoff()
-        .modify(|object| object.meta_mut().managed_fields = None)
-        .reflect(writer)
-        .inspect(move |event| complain(event.as_ref().err(), &mut complained))
-        .touched_objects()
-        // Generation alone drops finalizer changes; status writes must not bring an object back.
-        .predicate_filter(
-            predicates::generation.combine(predicates::finalizers).combine(predicates::annotations),
-            PredicateConfig::default(),
-        );
-    let (wake, woken) = mpsc::channel::<ObjectRef<Guarded>>(256);
-    let woken = futures::stream::unfold(woken, |mut woken| async {
-        woken.recv().await.map(|object| (object, woken))
-    });
-    let sweeper = sweep(namespace, store.clone(), context.clone(), wake);
-    let stopped = stop.clone();
-    let reconciles = Controller::for_stream(changes, store)
-        .with_config(Config::default().concurrency(CONCURRENCY))
-        .reconcile_on(woken)
-        .graceful_shutdown_on(async move { stopped.cancelled().await })
-        .run(reconcile, retry, context)
-        .for_each(|result| async {
-            if let Err(kube::runtime::controller::Error::ReconcilerFailed(error, object)) = result {
-                tracing::warn!(%error, %object, "reconcile failed; it is tried again");
-            }
-        });
-    tokio::select! {
-        () = reconciles => {}
-        () = sweeper => {}
-    }
-}
-
-/// Say once, not with every retry, that the watch does not work.
-fn complain(error: Option<&watcher::Error>, complained: &mut bool) {
-    let Some(error) = error else {
-        *complained = false;
-        return;
-    };
-    if std::mem::replace(complained, true) {
-        return;
-    }
-    let missing = matches!(error,
-        watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 404);
-    if missing {
-        tracing::warn!("the CustomResourceDefinition is not installed; waiting for it");
-    } else {
-        tracing::warn!(%error, "cannot watch ClusterSyncs; trying again");
-    }
-}
-
-/// Stop workers whose resource is gone; wake the reconcile of those whose worker ended by itself.
-async fn sweep(
-    namespace: Option<String>,
-    store: Store<Guarded>,
-    context: Arc<Context>,
-    wake: mpsc::Sender<ObjectRef<Guarded>>,
-) {
-    if store.wait_until_ready().await.is_err() {
-        return std::future::pending().await;
-    }
-    loop {
-        sleep(SWEEP).await;
-        let ours = |key: &Key| namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace);
-        for key in context.launcher.keys().into_iter().filter(ours) {
-            let object = store.get(&ObjectRef::new(&key.name).within(&key.namespace));
-            let present = object.is_some_and(|object| object.meta().uid.as_deref() == Some(&key.uid));
-            if !present {
-                tracing::info!(
-                    namespace = key.namespace,
-                    name = key.name,
-                    "resource deleted: stopping its sync"
-                );
-                context.launcher.forget(&key).await;
-                context.succeeded(&key.uid);
-            }
-        }
-        for key in context.launcher.ended().into_iter().filter(ours) {
-            // A full queue is no loss: the next sweep finds the same.
-            let _ = wake.try_send(ObjectRef::new(&key.name).within(&key.namespace));
-        }
-    }
-}
-
-async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+/// Bring a resource to what it asks for.
+pub(super) async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     if !context.may_reconcile() {
         return Ok(Action::requeue(REST));
     }
@@ -242,21 +154,35 @@ async fn reconcile(object: Arc<Guarded>, context: Arc<Context>) -> Result<Action
     Ok(action)
 }
 
+/// When to try again.
 #[expect(clippy::needless_pass_by_value, reason = "kube's signature")]
-fn retry(object: Arc<Guarded>, _: &ReconcileError, context: Arc<Context>) -> Action {
+pub(super) fn retry(object: Arc<Guarded>, _: &ReconcileError, context: Arc<Context>) -> Action {
     Action::requeue(context.failed(object.meta().uid.as_deref().unwrap_or_default()))
 }
 
 async fn bring_about(key: &Key, resource: &ClusterSync, context: &Context) -> Result<Action, ReconcileError> {
     let spec = &resource.spec;
-    let (material, unusable) = match material_of(key, resource, context).await? {
-        Ok(material) => (Some(material), None),
-        Err(unusable) => (None, Some(unusable)),
+    let deleted = resource.metadata.deletion_timestamp.is_some();
+    let has_finalizer = has_finalizer(&resource.metadata);
+    // What goes away needs its Secrets only to remove state that no worker here has a way to.
+    let needed =
+        !deleted || (has_finalizer && context.launcher.state(key, spec, None) == WorkerState::Absent);
+    let (material, unusable) = if needed {
+        match material_of(key, resource, context).await {
+            Ok(Ok(material)) => (Some(material), None),
+            Ok(Err(unusable)) => (None, Some(unusable)),
+            Err(error) => {
+                pass_on(key, resource, context);
+                return Err(error);
+            }
+        }
+    } else {
+        (None, Some(Unusable::missing("The resource is being deleted.")))
     };
-    let worker = context.launcher.state(key, material.as_ref());
+    let worker = context.launcher.state(key, spec, material.as_ref());
     let observed = Observed {
-        deleted: resource.metadata.deletion_timestamp.is_some(),
-        has_finalizer: has_finalizer(&resource.metadata),
+        deleted,
+        has_finalizer,
         wants_finalizer: spec.deletion_policy == Some(DeletionPolicy::Delete),
         material: unusable.map_or(Ok(()), Err),
         worker,
@@ -277,7 +203,7 @@ async fn apply(
     let launcher = &context.launcher;
     let publisher = || publisher(key, &resource.metadata, resource.status.clone(), context);
     let subject = |state| subject(resource, state);
-    let looked_at_again = Action::requeue(jittered(LOOK_AGAIN));
+    let looked_at_again = context.look_again(LOOK_AGAIN, &resource.spec);
     match decision {
         Decision::AddFinalizer => {
             finalizer(&resource.metadata, true, context).await?;
@@ -292,7 +218,7 @@ async fn apply(
         }
         Decision::Start | Decision::Replace => {
             let Some(material) = material else { return Ok(looked_at_again) };
-            let config = match material.configuration(holder(context)) {
+            let config = match material.configuration(holder(key, context)) {
                 Ok(config) => config,
                 Err(unusable) => return refuse(key, resource, unusable, context).await,
             };
@@ -315,28 +241,37 @@ async fn apply(
             }
             let mut subject = subject(SubjectState::Waiting(Unusable::missing("Starting.")));
             subject.restarts = launcher.restarts(key).or(restarts_before(resource)).map_or(0, |n| n + 1);
-            launcher.start(key, config, material, subject, publisher).await;
+            let plan = Plan { config, material, spec: resource.spec.clone() };
+            launcher.start(key, plan, subject, publisher).await;
             Ok(looked_at_again)
         }
         Decision::Steer => {
-            steer(key, resource, None, context);
+            launcher.steer(key, course(resource), publisher);
             Ok(looked_at_again)
         }
         Decision::KeepRunning(unusable) => {
-            let notice = format!("The sync runs on with what it has read before: {unusable}");
-            steer(key, resource, Some(notice), context);
-            Ok(Action::requeue(jittered(LOOK_FOR_MISSING)))
+            let notice = Some(notice(&unusable));
+            launcher.steer(key, Course { notice, ..course(resource) }, publisher);
+            Ok(context.look_again(LOOK_FOR_MISSING, &resource.spec))
+        }
+        Decision::KeepBehind(unusable) => {
+            launcher.steer(key, Course { behind: Some(unusable), ..course(resource) }, publisher);
+            Ok(context.look_again(LOOK_FOR_MISSING, &resource.spec))
         }
         Decision::Wait(unusable) => {
             launcher.stop_worker(key).await;
             launcher.publish(key, subject(SubjectState::Waiting(unusable)), publisher);
-            Ok(Action::requeue(jittered(LOOK_FOR_MISSING)))
+            Ok(context.look_again(LOOK_FOR_MISSING, &resource.spec))
         }
         Decision::Refuse(unusable) => refuse(key, resource, unusable, context).await,
         Decision::CleanUp => {
-            clean_up(key, resource, material, context).await;
+            if !context.cleaned().contains(&key.uid) {
+                clean_up(key, resource, material, context).await;
+                context.cleaned().insert(key.uid.clone());
+            }
             launcher.forget(key).await;
             finalizer(&resource.metadata, false, context).await?;
+            context.cleaned().remove(&key.uid);
             Ok(Action::await_change())
         }
         Decision::Forget => {
@@ -361,7 +296,7 @@ async fn refuse(
     if references(&resource.spec).is_empty() {
         Ok(Action::await_change())
     } else {
-        Ok(Action::requeue(jittered(LOOK_AGAIN)))
+        Ok(context.look_again(LOOK_AGAIN, &resource.spec))
     }
 }
 
@@ -373,9 +308,14 @@ async fn give_up_on(
     context: &Context,
 ) -> Result<Action, ReconcileError> {
     if metadata.deletion_timestamp.is_some() {
+        let config = context.launcher.stop_worker(key).await;
         context.launcher.forget(key).await;
         if has_finalizer(metadata) {
             finalizer(metadata, false, context).await?;
+            let id =
+                config.map_or_else(|| format!("(spec.syncID, by default {})", key.uid), |config| config.id);
+            let why = format!("the resource cannot be read ({error}), so that it is not known where it is");
+            retained(&id, &why, &about(metadata), context);
         }
         return Ok(Action::await_change());
     }
@@ -386,11 +326,11 @@ async fn give_up_on(
     context.launcher.stop_worker(key).await;
     let subject = Subject {
         generation: metadata.generation.unwrap_or(0),
-        resource_version: metadata.resource_version.clone().unwrap_or_default(),
         asked: Asked::default(),
         state: SubjectState::Undecodable(message),
         restarts: 0,
         notice: None,
+        behind: None,
     };
     context.launcher.publish(key, subject, || publisher(key, metadata, None, context));
     Ok(Action::await_change())
@@ -418,7 +358,7 @@ async fn clean_up(key: &Key, resource: &ClusterSync, material: Option<Material>,
     let config = match context.launcher.stop_worker(key).await {
         Some(config) => Ok(config),
         None => match material {
-            Some(material) => material.configuration(holder(context)).map_err(|error| error.to_string()),
+            Some(material) => material.configuration(holder(key, context)).map_err(|error| error.to_string()),
             None => Err("its Secrets cannot be read".to_owned()),
         },
     };
@@ -431,17 +371,25 @@ async fn clean_up(key: &Key, resource: &ClusterSync, material: Option<Material>,
         Err(error) => {
             tracing::warn!(namespace = key.namespace, name = key.name, error, "durable state not removed");
             let sync_id = material::sync_id(&resource.spec, &key.uid);
-            let note =
-                format!("The durable state of sync {sync_id} could not be removed from the target: {error}");
-            context.events.say(Announcement::warning("StateRetained", note), &resource.object_ref(&()));
+            retained(&sync_id, &error, &resource.object_ref(&()), context);
         }
     }
 }
 
-fn steer(key: &Key, resource: &ClusterSync, notice: Option<String>, context: &Context) {
-    let version = resource.metadata.resource_version.as_deref().unwrap_or_default();
-    let generation = resource.metadata.generation.unwrap_or(0);
-    context.launcher.steer(key, generation, version, &asked(resource), notice);
+fn retained(sync_id: &str, why: &str, regarding: &ObjectReference, context: &Context) {
+    let note = format!("The durable state of sync {sync_id} was not removed from the target: {why}");
+    context.events.say(Announcement::warning("StateRetained", note), regarding);
+}
+
+/// What the user wants now reaches a running worker although what the spec names cannot be read at present.
+fn pass_on(key: &Key, resource: &ClusterSync, context: &Context) {
+    let publisher = || publisher(key, &resource.metadata, resource.status.clone(), context);
+    if context.launcher.state(key, &resource.spec, None) == WorkerState::Current {
+        context.launcher.steer(key, course(resource), publisher);
+    } else {
+        // The status waits: whether the rest of this generation is in force is not known.
+        context.launcher.wish(key, &asked(resource).desired);
+    }
 }
 
 async fn finalizer(metadata: &ObjectMeta, present: bool, context: &Context) -> Result<(), ReconcileError> {
@@ -450,18 +398,22 @@ async fn finalizer(metadata: &ObjectMeta, present: bool, context: &Context) -> R
         .map_err(ReconcileError::Finalizer)
 }
 
+/// What an event is about.
+fn about(metadata: &ObjectMeta) -> ObjectReference {
+    ClusterSync { metadata: metadata.clone(), ..ClusterSync::default() }.object_ref(&())
+}
+
 fn publisher(
     key: &Key,
     metadata: &ObjectMeta,
     status: Option<ClusterSyncStatus>,
     context: &Context,
 ) -> Publisher {
-    let stub = ClusterSync { metadata: metadata.clone(), ..ClusterSync::default() };
     Publisher {
         client: StatusClient::new(context.client.clone(), &key.namespace),
         requests: context.requests.clone(),
         events: context.events.clone(),
-        regarding: stub.object_ref(&()),
+        regarding: about(metadata),
         incarnation: Incarnation {
             namespace: key.namespace.clone(),
             name: key.name.clone(),
@@ -475,12 +427,17 @@ fn publisher(
 fn subject(resource: &ClusterSync, state: SubjectState) -> Subject {
     Subject {
         generation: resource.metadata.generation.unwrap_or(0),
-        resource_version: resource.metadata.resource_version.clone().unwrap_or_default(),
         asked: asked(resource),
         state,
         restarts: restarts_before(resource).unwrap_or(0),
         notice: None,
+        behind: None,
     }
+}
+
+fn course(resource: &ClusterSync) -> Course {
+    let generation = resource.metadata.generation.unwrap_or(0);
+    Course { generation, asked: asked(resource), notice: None, behind: None }
 }
 
 fn restarts_before(resource: &ClusterSync) -> Option<i64> {
@@ -494,8 +451,9 @@ fn asked(resource: &ClusterSync) -> Asked {
     }
 }
 
-fn holder(context: &Context) -> Holder {
-    Holder { id: context.identity.clone(), term: Some(context.term.clone()) }
+/// An owner of its own for each resource: two that name one sync must not take it from each other.
+fn holder(key: &Key, context: &Context) -> Holder {
+    Holder { id: format!("{}/{}", context.identity, key.uid), term: Some(context.term.clone()) }
 }
 
 /// Between half of `limit` and `limit`, so that a hundred resources do not come at once.

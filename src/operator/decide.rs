@@ -22,9 +22,9 @@ pub struct Observed {
 pub enum WorkerState {
     /// Nothing.
     Absent,
-    /// A worker, built from the material of now.
+    /// A worker, built from the material of now; while that is not known, from the spec of now.
     Current,
-    /// A worker, built from other material; also while the present material is not known.
+    /// A worker, built from other material; while the present one is not known, from another spec.
     Outdated,
     /// A worker that ended without being told to.
     Ended,
@@ -45,6 +45,8 @@ pub enum Decision {
     Steer,
     /// The worker goes on with what it has; something that the spec names has vanished meanwhile.
     KeepRunning(Unusable),
+    /// The worker goes on as an earlier spec said; what the present one names is not there yet.
+    KeepBehind(Unusable),
     /// Nothing runs until what the spec names is there.
     Wait(Unusable),
     /// Stop the worker, if any: the spec cannot be used.
@@ -73,8 +75,11 @@ pub fn decide(observed: &Observed) -> Decision {
         _ => {}
     }
     match (material, worker) {
-        (Err(unusable), WorkerState::Current | WorkerState::Outdated) if is_missing(unusable) => {
+        (Err(unusable), WorkerState::Current) if is_missing(unusable) => {
             Decision::KeepRunning(unusable.clone())
+        }
+        (Err(unusable), WorkerState::Outdated) if is_missing(unusable) => {
+            Decision::KeepBehind(unusable.clone())
         }
         (Err(unusable), _) if is_missing(unusable) => Decision::Wait(unusable.clone()),
         (Err(unusable), _) => Decision::Refuse(unusable.clone()),
@@ -149,6 +154,9 @@ mod tests {
             o.material = Err(Unusable::missing("Secret a does not exist"));
             o.worker = WorkerState::Current;
             prop_assert!(matches!(decide(&o), Decision::KeepRunning(_)));
+            // Nor is it stopped for a spec that cannot be brought about yet; but that spec is not in force.
+            o.worker = WorkerState::Outdated;
+            prop_assert!(matches!(decide(&o), Decision::KeepBehind(_)));
         }
 
         #[test]

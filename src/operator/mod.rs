@@ -15,13 +15,16 @@ pub mod leader;
 pub mod patch;
 pub mod publish;
 pub mod requests;
+pub mod watch;
 
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use futures::future::join_all;
-use tokio::sync::{oneshot, watch};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use tokio::sync::{oneshot, watch as watched};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -65,6 +68,9 @@ pub enum OperatorError {
     /// The election's thread ended.
     #[error("the election ended unexpectedly")]
     ElectionEnded,
+    /// The controllers ended while this process led.
+    #[error("the controllers ended unexpectedly; another replica, or a restart, takes over")]
+    ControllersEnded,
 }
 
 /// Run until `shutdown`: then stop the syncs cleanly, and give the Lease back.
@@ -91,11 +97,10 @@ pub async fn run(
             election.leadership.clone(),
             options.require_secret_label,
         ));
+        launcher.open();
         let over = CancellationToken::new();
         let controllers = tokio::spawn(watch_all(options.namespaces.clone(), context, over.clone()));
-        let deposed = election.lost(&term, &shutdown).await;
-        over.cancel();
-        let _ = timeout(LAST_RECONCILES, controllers).await;
+        let deposed = reign(controllers, election.lost(&term, &shutdown), &over).await;
         // A successor's engine fences ours anyway; stopping first spares it the wait.
         launcher.stop_all(matches!(deposed, Ok(Deposed::Shutdown))).await;
         match deposed {
@@ -109,10 +114,37 @@ pub async fn run(
     outcome
 }
 
+/// Lead until that is `lost`. Afterwards nothing of the controllers runs. Should they end by themselves, as only a bug can
+/// make them, that is an error: a leader that does nothing would keep others from leading.
+async fn reign(
+    mut controllers: JoinHandle<()>,
+    lost: impl Future<Output = Result<Deposed, OperatorError>>,
+    over: &CancellationToken,
+) -> Result<Deposed, OperatorError> {
+    tokio::select! {
+        deposed = lost => {
+            over.cancel();
+            if timeout(LAST_RECONCILES, &mut controllers).await.is_err() {
+                controllers.abort();
+                let _ = controllers.await;
+            }
+            deposed
+        }
+        ended = &mut controllers => {
+            let error = ended.err().map(|error| error.to_string());
+            tracing::error!(error, "the controllers ended by themselves");
+            Err(OperatorError::ControllersEnded)
+        }
+    }
+}
+
+/// Until stopped, or until one of them ends before that.
 async fn watch_all(namespaces: Vec<String>, context: Arc<Context>, stop: CancellationToken) {
     let scopes: Vec<Option<String>> =
         if namespaces.is_empty() { vec![None] } else { namespaces.into_iter().map(Some).collect() };
-    join_all(scopes.into_iter().map(|scope| controller::watch(scope, context.clone(), stop.clone()))).await;
+    let mut controllers: FuturesUnordered<_> =
+        scopes.into_iter().map(|scope| watch::watch(scope, context.clone(), stop.clone())).collect();
+    while controllers.next().await.is_some() && stop.is_cancelled() {}
 }
 
 /// How a reign ended.
@@ -125,7 +157,7 @@ enum Deposed {
 
 /// The election's thread.
 struct Election {
-    leadership: watch::Receiver<Leadership>,
+    leadership: watched::Receiver<Leadership>,
     ended: oneshot::Receiver<()>,
 }
 
@@ -196,5 +228,46 @@ impl Election {
     async fn ended(self) {
         // Sent, or dropped with the thread: either way it is over.
         let _ = self.ended.await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::Duration;
+
+    use tokio_util::sync::CancellationToken;
+
+    use super::{Deposed, OperatorError, reign};
+
+    #[tokio::test(start_paused = true)]
+    async fn no_reconcile_outlives_the_term() {
+        struct Running(Arc<AtomicBool>);
+        impl Drop for Running {
+            fn drop(&mut self) {
+                self.0.store(false, Ordering::SeqCst);
+            }
+        }
+        let running = Arc::new(AtomicBool::new(true));
+        let reconcile = Running(running.clone());
+        let controllers = tokio::spawn(async move {
+            let _reconcile = reconcile;
+            tokio::time::sleep(Duration::from_secs(30)).await;
+        });
+        let over = CancellationToken::new();
+        let deposed = reign(controllers, async { Ok(Deposed::ByAnother) }, &over).await;
+        assert!(matches!(deposed, Ok(Deposed::ByAnother)) && over.is_cancelled());
+        assert!(!running.load(Ordering::SeqCst), "a reconcile still runs");
+    }
+
+    #[tokio::test]
+    async fn a_leader_whose_controllers_ended_gives_up() {
+        let ended = [tokio::spawn(async { panic!("as a bug would") }), tokio::spawn(async {})];
+        for controllers in ended {
+            let lost = std::future::pending();
+            let given_up = reign(controllers, lost, &CancellationToken::new()).await;
+            assert!(matches!(given_up, Err(OperatorError::ControllersEnded)));
+        }
     }
 }
