@@ -6,13 +6,14 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use crate::operator::launch::Launcher;
 use crate::operator::{self, OperatorError, Options};
-use crate::service::health::{self, Metrics};
+use crate::service::health::{self, Metrics, NotReady};
 use crate::sync::Share;
 use crate::telemetry::metrics::{self, Labels};
 
@@ -76,6 +77,7 @@ pub async fn run(args: OperatorArgs, shutdown: CancellationToken) -> Result<(), 
         identity: identity(),
         require_secret_label: args.require_secret_label,
         requests_per_second: args.requests_per_second,
+        answered: Arc::default(),
     };
     tracing::info!(
         identity = options.identity,
@@ -90,7 +92,13 @@ pub async fn run(args: OperatorArgs, shutdown: CancellationToken) -> Result<(), 
             labelled.map(|(key, report)| (Labels { namespace: key.namespace, name: key.name }, report));
         metrics::render(&labelled.collect::<Vec<_>>())
     });
-    let served = health::spawn(args.listen, metrics, shutdown.clone())
+    // Once only: a leader or a standby that is cut off later has nothing that it could do better.
+    let elections = options.answered.clone();
+    let not_ready: NotReady = Arc::new(move || {
+        (!elections.load(Ordering::Relaxed))
+            .then_some("the Lease has not been read and written yet; see the log")
+    });
+    let served = health::spawn_when(args.listen, metrics, not_ready, shutdown.clone())
         .map_err(|error| OperatorCommandError::Listen(args.listen, error))?;
     let operated = operator::run(config, options, launcher, shutdown.clone());
     tokio::pin!(operated);

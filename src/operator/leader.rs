@@ -7,6 +7,8 @@
 //! No clock is compared with another machine's: a Lease has expired when it has not changed for its
 //! duration, as observed here. Writes carry the version that was read (compare and swap).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -49,6 +51,7 @@ pub struct Candidate {
     name: String,
     identity: String,
     leadership: watch::Sender<Leadership>,
+    answered: Arc<AtomicBool>,
     /// What was read last, and since when it has not changed.
     observed: Option<(LeaseSpec, Instant)>,
     /// The Lease's version when it was last read or written.
@@ -67,12 +70,13 @@ enum Turn {
 }
 
 impl Candidate {
-    /// `identity` must be unique to this process.
+    /// `identity` must be unique to this process; `answered` is set once it is known who leads.
     pub fn new(
         client: kube::Client,
         namespace: &str,
         name: &str,
         identity: &str,
+        answered: Arc<AtomicBool>,
     ) -> (Self, watch::Receiver<Leadership>) {
         let (leadership, receiver) = watch::channel(Leadership::Standby);
         let candidate = Self {
@@ -80,6 +84,7 @@ impl Candidate {
             name: name.to_owned(),
             identity: identity.to_owned(),
             leadership,
+            answered,
             observed: None,
             version: None,
             renewed: Instant::now(),
@@ -94,11 +99,13 @@ impl Candidate {
             match timeout(TIMEOUT, self.turn()).await {
                 Ok(Ok(Turn::Held(term))) => {
                     complained = false;
+                    self.answered.store(true, Ordering::Relaxed);
                     self.renewed = Instant::now();
                     self.lead(term);
                 }
                 Ok(Ok(Turn::Theirs)) => {
                     complained = false;
+                    self.answered.store(true, Ordering::Relaxed);
                     self.follow();
                 }
                 Ok(Ok(Turn::Lost)) => {}

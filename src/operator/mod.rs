@@ -18,6 +18,7 @@ pub mod requests;
 pub mod watch;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
@@ -54,6 +55,8 @@ pub struct Options {
     pub require_secret_label: bool,
     /// Requests a second to the apiserver, on average.
     pub requests_per_second: f64,
+    /// Set once the election has had an answer: this process leads, or another does.
+    pub answered: Arc<AtomicBool>,
 }
 
 /// Why the operator could not run.
@@ -170,7 +173,7 @@ impl Election {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (ready, started) = oneshot::channel();
         let (end, ended) = oneshot::channel();
-        let Options { lease_namespace, lease_name, identity, .. } = options.clone();
+        let Options { lease_namespace, lease_name, identity, answered, .. } = options.clone();
         thread::Builder::new().name("election".to_owned()).spawn(move || {
             runtime.block_on(async move {
                 // A client belongs to the runtime that it was made on.
@@ -179,7 +182,7 @@ impl Election {
                     Err(error) => return drop(ready.send(Err(error))),
                 };
                 let (candidate, leadership) =
-                    Candidate::new(client, &lease_namespace, &lease_name, &identity);
+                    Candidate::new(client, &lease_namespace, &lease_name, &identity, answered);
                 if ready.send(Ok(leadership)).is_ok() {
                     candidate.run(resign).await;
                 }

@@ -17,11 +17,24 @@ use tokio_util::sync::CancellationToken;
 /// Makes the text of `/metrics`.
 pub type Metrics = Arc<dyn Fn() -> Result<String, prometheus::Error> + Send + Sync>;
 
-/// Serve until `shutdown`; once that begins, `/readyz` says so. Fails at once if the address cannot be had; the
-/// receiver tells how it ended.
+/// Why `/readyz` has to say no, until the shutdown; none if it is ready.
+pub type NotReady = Arc<dyn Fn() -> Option<&'static str> + Send + Sync>;
+
+/// As [`spawn_when`], ready from the first moment.
 pub fn spawn(
     address: SocketAddr,
     metrics: Metrics,
+    shutdown: CancellationToken,
+) -> io::Result<oneshot::Receiver<io::Result<()>>> {
+    spawn_when(address, metrics, Arc::new(|| None), shutdown)
+}
+
+/// Serve until `shutdown`; once that begins, `/readyz` says so. Fails at once if the address cannot be had; the
+/// receiver tells how it ended.
+pub fn spawn_when(
+    address: SocketAddr,
+    metrics: Metrics,
+    not_ready: NotReady,
     shutdown: CancellationToken,
 ) -> io::Result<oneshot::Receiver<io::Result<()>>> {
     let listener = std::net::TcpListener::bind(address)?;
@@ -30,7 +43,7 @@ pub fn spawn(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (end, ended) = oneshot::channel();
     thread::Builder::new().name("health".to_owned()).spawn(move || {
-        let _ = end.send(runtime.block_on(serve(listener, metrics, shutdown)));
+        let _ = end.send(runtime.block_on(serve(listener, metrics, not_ready, shutdown)));
     })?;
     Ok(ended)
 }
@@ -38,24 +51,22 @@ pub fn spawn(
 async fn serve(
     listener: std::net::TcpListener,
     metrics: Metrics,
+    not_ready: NotReady,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
-    let app = router(metrics, shutdown.clone());
+    let app = router(metrics, not_ready, shutdown.clone());
     axum::serve(listener, app).with_graceful_shutdown(async move { shutdown.cancelled().await }).await
 }
 
-fn router(metrics: Metrics, shutdown: CancellationToken) -> Router {
+fn router(metrics: Metrics, not_ready: NotReady, shutdown: CancellationToken) -> Router {
     Router::new()
         .route("/livez", get(|| async { "ok" }))
         .route(
             "/readyz",
             get(move || async move {
-                if shutdown.is_cancelled() {
-                    (StatusCode::SERVICE_UNAVAILABLE, "stopping")
-                } else {
-                    (StatusCode::OK, "ok")
-                }
+                let why_not = if shutdown.is_cancelled() { Some("stopping") } else { not_ready() };
+                why_not.map_or((StatusCode::OK, "ok"), |why| (StatusCode::SERVICE_UNAVAILABLE, why))
             }),
         )
         .route("/metrics", get(exposition))
@@ -109,6 +120,23 @@ mod tests {
             thread::sleep(Duration::from_millis(50));
         }
         panic!("still serving after the shutdown");
+    }
+
+    #[test]
+    fn it_is_ready_once_it_says_so_and_alive_all_the_time() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let (address, shutdown) = (free(), CancellationToken::new());
+        let ready = Arc::new(AtomicBool::new(false));
+        let heard = ready.clone();
+        let not_ready: NotReady = Arc::new(move || (!heard.load(Ordering::Relaxed)).then_some("not yet"));
+        let _ended =
+            spawn_when(address, Arc::new(|| Ok(String::new())), not_ready, shutdown.clone()).unwrap();
+        for (now, expected) in [(false, "503"), (true, "200")] {
+            ready.store(now, Ordering::Relaxed);
+            assert!(get(address, "/readyz").starts_with(&format!("HTTP/1.1 {expected}")));
+            assert!(get(address, "/livez").starts_with("HTTP/1.1 200"));
+        }
+        shutdown.cancel();
     }
 
     #[test]
