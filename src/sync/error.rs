@@ -1,6 +1,17 @@
 //! One error type for the engine, each with a class and a reason that users and alerts can rely on.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Whether the people of this process steer it by hand. A process serves either resources or one sync, so that this is
+/// known once, at its start.
+static BY_HAND: AtomicBool = AtomicBool::new(false);
+
+/// From now on errors of this process are explained to people who have the control API and the command line, and no
+/// resource.
+pub fn explain_by_hand() {
+    BY_HAND.store(true, Ordering::Relaxed);
+}
 
 /// What the engine does about an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,8 +22,12 @@ pub enum Class {
     Stop,
 }
 
+const fn last(texts: &[&'static str]) -> &'static str {
+    texts[texts.len() - 1]
+}
+
 macro_rules! reasons {
-    ($($(#[$doc:meta])* $name:ident => $class:ident, $remedy:literal;)*) => {
+    ($($(#[$doc:meta])* $name:ident => $class:ident, $remedy:literal $(, by hand $by_hand:literal)?;)*) => {
         /// Why a sync waits or stopped. The names are API: conditions, events, metrics and alerts use them.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Reason { $($(#[$doc])* $name,)* }
@@ -31,9 +46,14 @@ macro_rules! reasons {
                 match self { $(Self::$name => Class::$class,)* }
             }
 
-            /// What a person can do.
+            /// What a person can do who steers by a resource.
             pub const fn remedy(self) -> &'static str {
                 match self { $(Self::$name => $remedy,)* }
+            }
+
+            /// What a person can do who steers by the control API and the command line.
+            pub const fn remedy_by_hand(self) -> &'static str {
+                match self { $(Self::$name => last(&[$remedy $(, $by_hand)?]),)* }
             }
         }
     };
@@ -41,59 +61,82 @@ macro_rules! reasons {
 
 reasons! {
     /// The configuration cannot be used.
-    InvalidConfiguration => Stop, "Correct the named field.";
+    InvalidConfiguration => Stop, "Correct the named field.",
+        by hand "Correct what is named, and restart 'clustersync serve'.";
     /// A Secret, ConfigMap or key is missing.
-    CredentialsMissing => Transient, "Create the named Secret, ConfigMap or key; it is looked at again within a minute.";
+    CredentialsMissing => Transient, "Create the named Secret, ConfigMap or key; it is looked at again within a minute.",
+        by hand "Give 'clustersync serve' what is named.";
     /// Names resolve, but nothing answers.
     SourceUnreachable => Transient, "Check the host names, ports, TLS and network policies of the source.";
     /// As `SourceUnreachable`.
     TargetUnreachable => Transient, "Check the host names, ports, TLS and network policies of the target.";
     /// User name, password or mechanism refused.
-    AuthenticationFailed => Transient, "Correct the credentials; they are tried again.";
+    AuthenticationFailed => Transient, "Correct the credentials; they are tried again.",
+        by hand "Correct the user or the password: on the server, where they are tried again, or by a restart of 'clustersync serve' with the right ones.";
     /// A right is missing.
-    NotAuthorized => Stop, "Grant the named privilege, then change spec.requests.retry.";
+    NotAuthorized => Stop, "Grant the named privilege, then change spec.requests.retry.",
+        by hand "Grant the named privilege, then resume with fromFailure ('clustersync resume --from-failure').";
     /// A standalone or a mongos.
-    NotAReplicaSet => Stop, "Point to a replica set: standalones and mongos are not supported.";
+    NotAReplicaSet => Stop, "Point to a replica set: standalones and mongos are not supported.",
+        by hand "Restart 'clustersync serve' with a replica set: standalones and mongos are not supported.";
     /// Server too old, or target older than source.
-    UnsupportedVersion => Stop, "Use MongoDB 6.0 or newer, and a target not older than the source.";
+    UnsupportedVersion => Stop, "Use MongoDB 6.0 or newer, and a target not older than the source.",
+        by hand "Restart 'clustersync serve' with MongoDB 6.0 or newer, and a target not older than the source.";
     /// Both ends are one replica set.
-    SameReplicaSet => Stop, "Point source and target to different replica sets.";
+    SameReplicaSet => Stop, "Point source and target to different replica sets.",
+        by hand "Restart 'clustersync serve' with different replica sets as --source and --target.";
     /// Another sync writes from this target to this source.
-    SyncLoop => Stop, "Complete or delete the sync of the opposite direction first.";
+    SyncLoop => Stop, "Complete or delete the sync of the opposite direction first.",
+        by hand "Finalize the sync of the opposite direction, or forget it with 'clustersync reset', then resume with fromFailure ('clustersync resume --from-failure').";
     /// Collections in scope exist on the target.
-    TargetNotEmpty => Stop, "Drop them, exclude them, or set initialSync.onExistingData to Drop.";
+    TargetNotEmpty => Stop, "Drop them, exclude them, or set initialSync.onExistingData to Drop.",
+        by hand "Drop them, then resume with fromFailure ('clustersync resume --from-failure'); or restart 'clustersync serve' with --reset-state, and start with them in excludeNamespaces or with onExistingData Drop.";
     /// Another sync holds a target namespace.
-    TargetInUse => Stop, "Complete or delete the sync that holds it, or change the scope.";
+    TargetInUse => Stop, "Complete or delete the sync that holds it, or change the scope.",
+        by hand "Finalize the sync that holds it, or forget it with 'clustersync reset --sync-id', then resume with fromFailure ('clustersync resume --from-failure'); or restart 'clustersync serve' with --reset-state, and start with other namespaces.";
     /// Something in scope that is not supported.
-    Unsupported => Stop, "Exclude it in spec.scope.";
+    Unsupported => Stop, "Exclude it in spec.scope.",
+        by hand "Restart 'clustersync serve' with --reset-state, and start with it in excludeNamespaces (time-series collections: or with skipUnsupported).";
     /// A fresh owner holds the sync.
-    OwnedElsewhere => Transient, "Wait: it is taken over once the present owner stops or falls silent.";
+    OwnedElsewhere => Transient, "Wait: it is taken over once the present owner stops or falls silent.",
+        by hand "Ask the process that holds it, or wait: it is taken over once that one stops or falls silent.";
     /// As many syncs as may are cloning in this process.
-    Queued => Transient, "Wait: it begins when another clone has ended (the operator's --max-clones).";
+    Queued => Transient, "Wait: it begins when another clone has ended (the operator's --max-clones).",
+        by hand "Wait: it begins when another clone has ended.";
     /// A new owner took over while we ran.
     OwnershipLost => Transient, "None: the other owner goes on.";
     /// The source's oplog no longer reaches back to the checkpoint.
-    OplogLost => Stop, "Change spec.requests.restart to clone anew (with initialSync.onExistingData: Drop), and enlarge the source's oplog (replSetResizeOplog) so that it outlasts a pause.";
+    OplogLost => Stop, "Change spec.requests.restart to clone anew (with initialSync.onExistingData: Drop), and enlarge the source's oplog (replSetResizeOplog) so that it outlasts a pause.",
+        by hand "Restart 'clustersync serve' with --reset-state and start again, which clones anew; and enlarge the source's oplog (replSetResizeOplog) so that it outlasts a pause.";
     /// The replica set behind the source is not the recorded one.
-    SourceReplaced => Stop, "Point the source back to the recorded replica set, or create a new sync.";
+    SourceReplaced => Stop, "Point the source back to the recorded replica set, or create a new sync.",
+        by hand "Restart 'clustersync serve' with the recorded replica set as --source; or, for a new sync, with --reset-state, and start again.";
     /// The source's history no longer holds the checkpoint.
-    SourceRewound => Stop, "The source was restored or rolled back past the checkpoint: change spec.requests.restart to clone anew.";
+    SourceRewound => Stop, "The source was restored or rolled back past the checkpoint: change spec.requests.restart to clone anew.",
+        by hand "The source was restored or rolled back past the checkpoint: restart 'clustersync serve' with --reset-state and start again, which clones anew.";
     /// The replica set behind the target is not the recorded one.
-    TargetChanged => Stop, "Point the target back to the recorded replica set, or create a new sync.";
+    TargetChanged => Stop, "Point the target back to the recorded replica set, or create a new sync.",
+        by hand "Restart 'clustersync serve' with the recorded replica set as --target; or, for a new sync, with --reset-state, and start again.";
     /// The scope differs from the recorded one.
-    ScopeChanged => Stop, "Set the scope back, or create a new sync.";
+    ScopeChanged => Stop, "Set the scope back, or create a new sync.",
+        by hand "Restart 'clustersync serve' with --reset-state and start again, which clones anew.";
     /// The durable state is missing, foreign or of a newer format.
-    StateMismatch => Stop, "Use the sync id that wrote it, a clustersync that knows its format, or delete the state.";
+    StateMismatch => Stop, "Use the sync id that wrote it, a clustersync that knows its format, or delete the state.",
+        by hand "Use the --sync-id that wrote it or a clustersync that knows its format; or restart 'clustersync serve' with --reset-state and start again, which clones anew.";
     /// A DDL event that this version cannot follow.
-    UnsupportedEvent => Stop, "Exclude the namespace in a new sync, or undo the change and clone anew.";
+    UnsupportedEvent => Stop, "Exclude the namespace in a new sync, or undo the change and clone anew.",
+        by hand "Restart 'clustersync serve' with --reset-state and start again, which clones anew, with the namespace in excludeNamespaces or after the change was undone.";
     /// The target does not hold what it must.
-    TargetDiverged => Stop, "Something else wrote to the target, or dropped from it: clone anew.";
+    TargetDiverged => Stop, "Something else wrote to the target, or dropped from it: clone anew.",
+        by hand "Something else wrote to the target, or dropped from it: restart 'clustersync serve' with --reset-state and start again, which clones anew.";
     /// The server refused a write in a way that no retry mends.
-    WriteRefused => Stop, "See the server's message; correct the target, then change spec.requests.retry.";
+    WriteRefused => Stop, "See the server's message; correct the target, then change spec.requests.retry.",
+        by hand "See the server's message; correct the target, then resume with fromFailure ('clustersync resume --from-failure').";
     /// A primary changed, a connection broke, a transaction was aborted.
     Interrupted => Transient, "None: it is tried again.";
     /// A document is larger than can be handled.
-    EventTooLarge => Stop, "A change does not fit into a message of the server even without its document (an _id of several MB): exclude the collection in a new sync.";
+    EventTooLarge => Stop, "A change does not fit into a message of the server even without its document (an _id of several MB): exclude the collection in a new sync.",
+        by hand "A change does not fit into a message of the server even without its document (an _id of several MB): restart 'clustersync serve' with --reset-state and start again, with the collection in excludeNamespaces.";
     /// The engine itself failed; a bug.
     Internal => Transient, "Report it with the log: https://github.com/clustersync/clustersync/issues";
 }
@@ -158,7 +201,9 @@ impl Error {
 
     /// What happened and what to do, for a person.
     pub fn explain(&self) -> String {
-        format!("{} {}", sentence(&self.message), self.reason.remedy())
+        let by_hand = BY_HAND.load(Ordering::Relaxed);
+        let remedy = if by_hand { self.reason.remedy_by_hand() } else { self.reason.remedy() };
+        format!("{} {remedy}", sentence(&self.message))
     }
 }
 
@@ -169,3 +214,22 @@ fn sentence(message: &str) -> String {
 
 /// The engine's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_steers_by_hand_is_not_told_of_resources() {
+        for reason in Reason::ALL {
+            let remedy = reason.remedy_by_hand();
+            for word in ["spec.", "requests.", "initialSync.", "Secret", "operator", "delete", "create a"] {
+                assert!(!remedy.contains(word), "{reason}: {remedy}");
+            }
+            if reason.class() == Class::Stop {
+                let ways = ["clustersync serve", "--from-failure", "--sync-id"];
+                assert!(ways.iter().any(|way| remedy.contains(way)), "{reason} has no way out: {remedy}");
+            }
+        }
+    }
+}
