@@ -86,14 +86,54 @@ pub const FIELDS: &[(&str, Kind, bool, &str)] = &[
     ("targetWriteConcern", Kind::WriteConcern, false, "Accepted; a checkpoint is always majority-committed"),
 ];
 
+/// Fields whose defaults are taken from the environment, as the users of this API set them.
+pub const FROM_ENVIRONMENT: &[&str] = &[
+    "cloneNumParallelCollections",
+    "cloneNumReadWorkers",
+    "cloneNumInsertWorkers",
+    "cloneSegmentSize",
+    "cloneReadBatchSize",
+    "replNumWorkers",
+    "replChangeStreamBatchSize",
+    "replEventQueueSize",
+    "replWorkerQueueSize",
+    "replBulkOpsSize",
+    "replWorkerFlushInterval",
+    "replWorkerBulkQueueSize",
+    "useCollectionBulkWrite",
+];
+
 /// Numbers beyond this are mistakes.
 const MOST: u64 = 1 << 20;
+
+/// Members that a replica set can have.
+const MOST_MEMBERS: u64 = 50;
+
+/// As many tasks at a time as a field that we follow may ask for.
+const MOST_TASKS: u64 = 256;
+
+/// Whether a field may have this value; else why not.
+pub fn check(name: &str, value: &Value) -> Result<(), String> {
+    match FIELDS.iter().find(|field| field.0 == name) {
+        Some(field) => read(field, value).map(|_| ()),
+        None => Err("unknown field".to_owned()),
+    }
+}
+
+/// `body`, and from `defaults` what it does not give.
+pub fn with_defaults(body: &Map<String, Value>, defaults: &Map<String, Value>) -> Map<String, Value> {
+    let mut filled = defaults.clone();
+    filled.extend(
+        body.iter().filter(|field| !field.1.is_null()).map(|(name, value)| (name.clone(), value.clone())),
+    );
+    filled
+}
 
 /// Read a body; `lenient` ignores fields that are not known.
 pub fn parse(body: &Map<String, Value>, lenient: bool) -> Result<StartRequest, RequestError> {
     let mut request = StartRequest { on_existing_data: OnExistingData::Drop, ..StartRequest::default() };
     for (name, value) in body {
-        let Some((name, kind, used, _)) = FIELDS.iter().find(|field| field.0 == name) else {
+        let Some(field @ (name, _, used, _)) = FIELDS.iter().find(|field| field.0 == name) else {
             if lenient {
                 continue;
             }
@@ -102,7 +142,7 @@ pub fn parse(body: &Map<String, Value>, lenient: bool) -> Result<StartRequest, R
         if value.is_null() {
             continue;
         }
-        let read = read(*kind, value).map_err(|why| RequestError(format!("invalid {name}: {why}")))?;
+        let read = read(field, value).map_err(|why| RequestError(format!("invalid {name}: {why}")))?;
         if !used && read != Read::Nothing {
             request.without_use.push(name);
         }
@@ -119,15 +159,6 @@ pub fn parse(body: &Map<String, Value>, lenient: bool) -> Result<StartRequest, R
         }
     }
     scope(&request)?;
-    for (name, count, most) in [
-        ("cloneNumParallelCollections", request.parallel_collections, 256),
-        ("cloneNumReadWorkers", request.readers, 256),
-        ("replNumWorkers", request.lanes, 256),
-    ] {
-        if count > most {
-            return Err(RequestError(format!("invalid {name}: at most {most}")));
-        }
-    }
     Ok(request)
 }
 
@@ -150,7 +181,7 @@ enum Read {
     Other,
 }
 
-fn read(kind: Kind, value: &Value) -> Result<Read, String> {
+fn read(&(_, kind, used, _): &(&str, Kind, bool, &str), value: &Value) -> Result<Read, String> {
     match kind {
         Kind::Namespaces => {
             let list = value.as_array().ok_or("expected a list of namespaces")?;
@@ -164,6 +195,9 @@ fn read(kind: Kind, value: &Value) -> Result<Read, String> {
         Kind::Count => {
             let count =
                 value.as_u64().filter(|count| *count <= MOST).ok_or("expected a whole number from 0")?;
+            if used && count > MOST_TASKS {
+                return Err(format!("at most {MOST_TASKS}"));
+            }
             Ok(if count == 0 { Read::Nothing } else { Read::Count(usize::try_from(count).unwrap_or(0)) })
         }
         Kind::Size => match value {
@@ -175,21 +209,24 @@ fn read(kind: Kind, value: &Value) -> Result<Read, String> {
             }
             _ => Err("expected a size such as \"500MB\" or \"1GiB\"".to_owned()),
         },
-        Kind::Duration => match value.as_str() {
-            Some("") => Ok(Read::Nothing),
-            Some(text) => {
-                text.parse::<jiff::SignedDuration>()
-                    .ok()
+        Kind::Duration => match value {
+            Value::Number(number) if number.as_u64() == Some(0) => Ok(Read::Nothing),
+            Value::String(text) if text.is_empty() || text == "0" => Ok(Read::Nothing),
+            Value::String(text) => {
+                let duration = text.parse::<jiff::SignedDuration>().ok();
+                let duration = duration
                     .filter(|duration| !duration.is_negative())
                     .ok_or("expected a duration such as \"1s\" or \"250ms\"")?;
-                Ok(Read::Other)
+                Ok(if duration.is_zero() { Read::Nothing } else { Read::Other })
             }
-            None => Err("expected a duration such as \"1s\" or \"250ms\"".to_owned()),
+            _ => Err("expected a duration such as \"1s\" or \"250ms\"".to_owned()),
         },
         Kind::WriteConcern => match value {
             Value::String(text) if text.is_empty() => Ok(Read::Nothing),
-            Value::String(text) if text == "majority" || text.parse::<u32>().is_ok() => Ok(Read::Other),
-            Value::Number(number) if number.as_u64().is_some_and(|w| w <= 50) => Ok(Read::Other),
+            Value::String(text) if text == "majority" => Ok(Read::Other),
+            Value::String(text) if text.parse().is_ok_and(|w: u64| w <= MOST_MEMBERS) => Ok(Read::Other),
+            Value::Number(number) if number.as_u64() == Some(0) => Ok(Read::Nothing),
+            Value::Number(number) if number.as_u64().is_some_and(|w| w <= MOST_MEMBERS) => Ok(Read::Other),
             _ => Err("expected \"majority\" or a number".to_owned()),
         },
         Kind::OnExistingData => match value.as_str() {
@@ -295,12 +332,39 @@ mod tests {
             (json!({"cloneSegmentSize": -5}), "cloneSegmentSize"),
             (json!({"replWorkerFlushInterval": "soon"}), "replWorkerFlushInterval"),
             (json!({"targetWriteConcern": "most"}), "targetWriteConcern"),
+            (json!({"targetWriteConcern": "51"}), "targetWriteConcern"),
             (json!({"onExistingData": "Merge"}), "onExistingData"),
         ] {
             let error = parsed(&body).unwrap_err();
             assert!(error.contains(named), "{body}: {error}");
         }
         assert!(parse(json!({"else": 1}).as_object().unwrap(), true).is_ok());
+    }
+
+    #[test]
+    fn zero_means_automatic_for_every_kind() {
+        let request = parsed(&json!({
+            "cloneSegmentSize": 0, "cloneReadBatchSize": "0", "replWorkerFlushInterval": 0, "targetWriteConcern": 0,
+            "replBulkOpsSize": 0, "replNumWorkers": 0, "useCollectionBulkWrite": false,
+        }));
+        assert_eq!(request.unwrap().without_use, Vec::<&str>::new());
+        for zero in ["0", "0s", ""] {
+            let request = parsed(&json!({"replWorkerFlushInterval": zero})).unwrap();
+            assert!(request.without_use.is_empty(), "{zero}");
+        }
+    }
+
+    #[test]
+    fn defaults_fill_in_what_a_body_does_not_give() {
+        let defaults = json!({"replNumWorkers": 3, "cloneNumReadWorkers": 2, "cloneSegmentSize": "1GiB"});
+        let body = json!({"replNumWorkers": 0, "cloneNumReadWorkers": null, "includeNamespaces": ["a"]});
+        let filled = with_defaults(body.as_object().unwrap(), defaults.as_object().unwrap());
+        assert_eq!(
+            Value::Object(filled),
+            json!({"replNumWorkers": 0, "cloneNumReadWorkers": 2, "cloneSegmentSize": "1GiB", "includeNamespaces": ["a"]})
+        );
+        assert_eq!(check("replNumWorkers", &json!(300)), Err("at most 256".to_owned()));
+        assert!(check("replEventQueueSize", &json!(300)).is_ok() && check("else", &json!(1)).is_err());
     }
 
     #[test]
