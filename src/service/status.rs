@@ -150,7 +150,7 @@ fn initial_sync(report: &Report) -> InitialSync {
     InitialSync {
         completed,
         clone_completed: clone.cloned_at.is_some(),
-        lag_time_seconds: report.replication.lag_seconds.filter(|_| !completed),
+        lag_time_seconds: if completed { Some(0) } else { report.replication.lag_seconds },
         estimated_clone_size_bytes: (clone.started_at.is_some()).then_some(clone.bytes_total),
         cloned_size_bytes: clone.bytes,
     }
@@ -228,7 +228,21 @@ mod tests {
             assert!(status.get(absent).is_none(), "{absent}");
         }
         assert_eq!(status["initialSync"]["completed"], false);
+        assert!(status["initialSync"].get("lagTimeSeconds").is_none(), "not known yet");
         assert!(!status.to_string().contains("null"), "{status}");
+    }
+
+    #[test]
+    fn a_complete_initial_sync_is_behind_of_nothing() {
+        let mut report = Report { phase: Phase::Streaming, ..Report::default() };
+        report.replication.lag_seconds = Some(7);
+        let lag = |report: &Report| {
+            let status = serde_json::to_value(Status::of(State::Running, report, &[])).unwrap();
+            (status["initialSync"]["lagTimeSeconds"].clone(), status["lagTimeSeconds"].clone())
+        };
+        assert_eq!(lag(&report), (json!(7), json!(7)));
+        report.initial_sync.completed_at = Some(Timestamp::now());
+        assert_eq!(lag(&report), (json!(0), json!(7)));
     }
 
     #[test]
