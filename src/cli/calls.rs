@@ -8,6 +8,7 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
 use serde_json::{Map, Value, json};
 
+use super::environment::EnvironmentError;
 use super::serve::PORT;
 use super::{environment, watch};
 use crate::service::request::{FIELDS, Kind};
@@ -18,9 +19,9 @@ const WATCH: Duration = Duration::from_secs(1);
 /// Where the API is.
 #[derive(Args, Clone, Debug)]
 pub struct CallArgs {
-    /// Port of the control API on this machine (environment: `CLUSTERSYNC_PORT`)
-    #[arg(long, default_value_t = environment::or("PORT", "2242").parse().unwrap_or(PORT))]
-    port: u16,
+    /// Port of the control API on this machine (environment: `CLUSTERSYNC_PORT`) [default: 2242]
+    #[arg(long)]
+    port: Option<u16>,
     /// Address of the control API, if it is elsewhere: http://host:port
     #[arg(long, conflicts_with = "port")]
     url: Option<String>,
@@ -109,6 +110,9 @@ impl FromArgMatches for StartFields {
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
+    /// What is wrong with the environment: exit code 2.
+    #[error(transparent)]
+    Environment(#[from] EnvironmentError),
     /// Nothing listens there, or it is no API.
     #[error("no answer from {0}: {1}; is 'clustersync serve' running there?")]
     NoAnswer(String, String),
@@ -158,7 +162,11 @@ struct Api {
 
 impl Api {
     fn new(args: &CallArgs) -> Result<Self, CallError> {
-        let base = args.url.clone().unwrap_or_else(|| format!("http://127.0.0.1:{}", args.port));
+        let base = match (&args.url, args.port) {
+            (Some(url), _) => url.clone(),
+            (None, Some(port)) => format!("http://127.0.0.1:{port}"),
+            (None, None) => format!("http://127.0.0.1:{}", environment::port()?.unwrap_or(PORT)),
+        };
         let read = |path: &PathBuf| {
             std::fs::read(path).map_err(|error| CallError::File(path.display().to_string(), error))
         };

@@ -18,6 +18,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::logs::{self, LogOptions};
+use environment::EnvironmentError;
 
 /// Keep one MongoDB replica set in step with another: clone once, stream every change, cut over when you say so.
 #[derive(Debug, Parser)]
@@ -100,28 +101,52 @@ enum Command {
 #[allow(clippy::struct_field_names)] // The names are the flags.
 struct LogArgs {
     /// Which lines are written; `RUST_LOG` directives take precedence
-    #[arg(long, global = true, value_name = "LEVEL", default_value_t = environment::or("LOG_LEVEL", "info"),
-          value_parser = ["trace", "debug", "info", "warn", "error", "fatal"])]
-    log_level: String,
+    /// (environment: `CLUSTERSYNC_LOG_LEVEL`) [default: info]
+    #[arg(long, global = true, value_name = "LEVEL", value_parser = LEVELS)]
+    log_level: Option<String>,
     /// One JSON object a line (environment: `CLUSTERSYNC_LOG_JSON`)
-    #[arg(long, global = true, default_value_t = environment::flag("LOG_JSON"))]
+    #[arg(long, global = true)]
     log_json: bool,
     /// No colours, even at a terminal (environment: `CLUSTERSYNC_LOG_NO_COLOR`)
-    #[arg(long, global = true, default_value_t = environment::flag("LOG_NO_COLOR"))]
+    #[arg(long, global = true)]
     log_no_color: bool,
+}
+
+const LEVELS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "fatal"];
+
+impl LogArgs {
+    fn options(self) -> Result<LogOptions, EnvironmentError> {
+        let level = |text: &str| {
+            let level = text.to_ascii_lowercase();
+            let known = LEVELS.contains(&level.as_str());
+            known.then_some(level).ok_or_else(|| format!("expected one of {}", LEVELS.join(", ")))
+        };
+        let level = match self.log_level {
+            Some(level) => level,
+            None => environment::parsed("LOG_LEVEL", level)?.unwrap_or_else(|| "info".to_owned()),
+        };
+        Ok(LogOptions {
+            level,
+            json: self.log_json || environment::flag("LOG_JSON")?,
+            no_color: self.log_no_color || environment::flag("LOG_NO_COLOR")?,
+        })
+    }
 }
 
 /// Parse and run. Exit code 2 for what is wrong with the command line, 1 for what went wrong later.
 pub async fn main() -> ExitCode {
-    let cli = match Cli::try_parse_from(with_subcommand(std::env::args_os().collect())) {
+    let configured = matches!(environment::variable("SOURCE_URI"), Ok(Some(_)));
+    let cli = match Cli::try_parse_from(with_subcommand(std::env::args_os().collect(), configured)) {
         Ok(cli) => cli,
         Err(error) => return refuse(&error),
     };
-    logs::install(&LogOptions {
-        level: cli.log.log_level,
-        json: cli.log.log_json,
-        no_color: cli.log.log_no_color,
-    });
+    // These write no log, and must not fail for how it is set up.
+    if !matches!(cli.command, Command::Crd | Command::Version) {
+        match cli.log.options() {
+            Ok(options) => logs::install(&options),
+            Err(error) => return wrong_usage(&error),
+        }
+    }
     match cli.command {
         Command::Operator(args) => {
             let outcome = operator::run(args, on_signal()).await;
@@ -161,30 +186,50 @@ pub async fn main() -> ExitCode {
     }
 }
 
-/// Without a subcommand, `--source` (or its variable in the environment) means `serve`.
-fn with_subcommand(mut arguments: Vec<OsString>) -> Vec<OsString> {
+/// Without a subcommand, `--source`, or its variable in the environment, means `serve`.
+fn with_subcommand(mut arguments: Vec<OsString>, configured: bool) -> Vec<OsString> {
     let text = |argument: &OsString| argument.to_string_lossy().into_owned();
     let given: Vec<String> = arguments.iter().skip(1).map(text).collect();
-    let known = Cli::command();
-    let names: Vec<&str> = known.get_subcommands().map(clap::Command::get_name).chain(["help"]).collect();
-    let has_command = given.iter().any(|argument| names.contains(&argument.as_str()));
-    let asked =
-        given.iter().any(|argument| argument.starts_with("--source") || argument.starts_with("--target"));
-    let configured = given.is_empty() && environment::value("SOURCE_URI").is_some();
-    if !has_command && (asked || configured) {
+    let names = |option: &str| given.iter().any(|argument| argument.starts_with(option));
+    let asked = names("--source") || names("--target");
+    let help = ["-h", "--help", "-V", "--version"];
+    let configured = configured && !given.iter().any(|argument| help.contains(&argument.as_str()));
+    if (asked || configured) && !has_command(&given) {
         arguments.insert(1, "serve".into());
     }
     arguments
 }
 
+/// Whether one of the arguments is neither an option nor an option's value.
+fn has_command(given: &[String]) -> bool {
+    let mut known = Cli::command();
+    known.build();
+    let serve = known.find_subcommand("serve").into_iter().flat_map(clap::Command::get_arguments);
+    let valued: Vec<&str> =
+        serve.filter(|option| option.get_action().takes_values()).filter_map(clap::Arg::get_long).collect();
+    let mut arguments = given.iter();
+    while let Some(argument) = arguments.next() {
+        match argument.strip_prefix("--") {
+            Some(option) if valued.contains(&option) => drop(arguments.next()),
+            Some(_) => {}
+            None if argument.starts_with('-') => {}
+            None => return true,
+        }
+    }
+    false
+}
+
 /// Run a blocking call and turn its outcome into an exit code.
 async fn answered<E>(call: impl FnOnce() -> Result<ExitCode, E> + Send + 'static) -> ExitCode
 where
-    E: std::fmt::Display + Send + 'static,
+    E: std::error::Error + Send + 'static,
 {
     match tokio::task::spawn_blocking(call).await {
         Ok(Ok(code)) => code,
-        Ok(Err(error)) => fail(&error),
+        Ok(Err(error)) => match (&error as &dyn std::error::Error).downcast_ref() {
+            Some(calls::CallError::Environment(error)) => wrong_usage(error),
+            _ => fail(&error),
+        },
         Err(error) => fail(&error),
     }
 }
@@ -250,15 +295,34 @@ mod tests {
 
     #[test]
     fn a_source_without_a_subcommand_means_serve() {
-        let with = |arguments: &[&str]| {
+        let with = |arguments: &[&str], configured| {
             let arguments = arguments.iter().map(OsString::from).collect();
-            with_subcommand(arguments).into_iter().map(|one| one.into_string().unwrap()).collect::<Vec<_>>()
+            let arguments = with_subcommand(arguments, configured);
+            arguments.into_iter().map(|one| one.into_string().unwrap()).collect::<Vec<_>>()
         };
-        assert_eq!(with(&["c", "--source", "a", "--target=b"])[1], "serve");
-        assert_eq!(with(&["c", "--log-json", "--source", "a"])[1], "serve");
-        assert_eq!(with(&["c", "serve", "--source", "a"]).len(), 4);
-        assert_eq!(with(&["c", "--help"]).len(), 2);
-        assert_eq!(with(&["c", "reset", "--target", "a"])[1], "reset");
+        for (arguments, configured) in [
+            (&["c", "--source", "a", "--target=b"][..], false),
+            (&["c", "--log-json", "--source", "a"], false),
+            (&["c", "--sync-id", "start", "--source", "a"], false),
+            (&["c", "--log-level", "info", "--source", "status", "--target", "reset"], false),
+            (&["c"], true),
+            (&["c", "--port", "3000"], true),
+            (&["c", "--log-json", "--reset-state"], true),
+        ] {
+            assert_eq!(with(arguments, configured)[1], "serve", "{arguments:?}");
+        }
+        for arguments in [
+            &["c", "serve", "--source", "a"][..],
+            &["c", "reset", "--target", "a"],
+            &["c", "--log-level", "info", "status"],
+            &["c", "--help"],
+            &["c", "-V"],
+            &["c", "frobnicate", "--source", "a"],
+        ] {
+            assert_eq!(with(arguments, true), *arguments);
+        }
+        assert_eq!(with(&["c", "--port", "3000"], false).len(), 3);
+        assert_eq!(with(&["c"], false).len(), 1);
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use clap::Args;
 
-use super::serve::{ServeCommandError, check_names, holder};
-use super::{address, environment};
+use super::address;
+use super::serve::{ServeCommandError, check_names, holder, uri_of};
 use crate::sync::config::{DEFAULT_METADATA_DATABASE, InitialSync, Limits, Replication};
+use crate::sync::error::explain_by_hand;
 use crate::sync::scope::Scope;
 use crate::sync::{SyncConfig, lifecycle};
 
@@ -12,8 +13,8 @@ use crate::sync::{SyncConfig, lifecycle};
 #[derive(Args, Clone, Debug)]
 pub struct ResetArgs {
     /// Connection string of the target (environment: `CLUSTERSYNC_TARGET_URI`)
-    #[arg(long, value_name = "URI", default_value_t = environment::or("TARGET_URI", ""), hide_default_value = true)]
-    target: String,
+    #[arg(long, value_name = "URI")]
+    target: Option<String>,
     /// Private authority of the target's certificate, PEM
     #[arg(long, value_name = "FILE")]
     target_ca_file: Option<String>,
@@ -41,13 +42,12 @@ pub enum ResetError {
 
 /// Remove the state; refused while a process runs the sync.
 pub async fn run(args: &ResetArgs) -> Result<(), ResetError> {
-    if args.target.is_empty() {
-        return Err(ResetError::Usage("--target (or CLUSTERSYNC_TARGET_URI) is required".to_owned()));
-    }
+    explain_by_hand();
     let usage = |error: ServeCommandError| ResetError::Usage(error.to_string());
+    let (given_by, uri) = uri_of(args.target.as_deref(), "--target", "TARGET_URI").map_err(usage)?;
     check_names(&args.sync_id, &args.metadata_database).map_err(usage)?;
     let (ca, certificate) = (args.target_ca_file.as_deref(), args.target_certificate_file.as_deref());
-    let target = address::parse("--target", &args.target, ca, certificate, None)
+    let target = address::parse(&given_by, &uri, ca, certificate, None)
         .map_err(|error| ResetError::Usage(error.to_string()))?;
     let config = SyncConfig {
         id: args.sync_id.clone(),

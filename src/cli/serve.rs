@@ -2,32 +2,38 @@
 
 use std::fs;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use axum_server::tls_rustls::RustlsConfig;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
+use super::environment::EnvironmentError;
 use super::{address, environment};
 use crate::service::control::Control;
 use crate::service::http::{self, ServeError, Serving};
 use crate::sync::SyncConfig;
 use crate::sync::config::{DEFAULT_METADATA_DATABASE, Holder, InitialSync, Limits, Replication};
-use crate::sync::endpoint::EndpointConfig;
+use crate::sync::error::explain_by_hand;
 use crate::sync::scope::Scope;
 
 /// The port of the control API.
 pub const PORT: u16 = 2242;
 
-/// Flags of `clustersync serve`. Each has an environment variable `CLUSTERSYNC_…`, as the help says.
+const HOST: &str = "localhost";
+
+const OPERATION_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Flags of `clustersync serve`. What has an environment variable `CLUSTERSYNC_…` says so in the help.
 #[derive(Args, Clone, Debug)]
 pub struct ServeArgs {
     /// Connection string of the source (environment: `CLUSTERSYNC_SOURCE_URI`, where other users do not see it)
-    #[arg(long, value_name = "URI", default_value_t = environment::or("SOURCE_URI", ""), hide_default_value = true)]
-    source: String,
+    #[arg(long, value_name = "URI")]
+    source: Option<String>,
     /// Connection string of the target (environment: `CLUSTERSYNC_TARGET_URI`)
-    #[arg(long, value_name = "URI", default_value_t = environment::or("TARGET_URI", ""), hide_default_value = true)]
-    target: String,
+    #[arg(long, value_name = "URI")]
+    target: Option<String>,
     /// Private authority of the source's certificate, PEM (in place of tlsCAFile in the string)
     #[arg(long, value_name = "FILE")]
     source_ca_file: Option<String>,
@@ -40,17 +46,17 @@ pub struct ServeArgs {
     /// Client certificate and key for the target, PEM
     #[arg(long, value_name = "FILE")]
     target_certificate_file: Option<String>,
-    /// Port of the control API (environment: `CLUSTERSYNC_PORT`)
-    #[arg(long, default_value_t = environment::or("PORT", "2242").parse().unwrap_or(PORT))]
-    port: u16,
+    /// Port of the control API (environment: `CLUSTERSYNC_PORT`) [default: 2242]
+    #[arg(long)]
+    port: Option<u16>,
     /// Address of the control API; nothing listens beyond this machine unless asked (environment: `CLUSTERSYNC_HOST`)
-    #[arg(long, default_value_t = environment::or("HOST", "localhost"))]
-    host: String,
+    /// [default: localhost]
+    #[arg(long)]
+    host: Option<String>,
     /// How long the databases may take for an operation, such as 30s or 5m
-    /// (environment: `CLUSTERSYNC_MONGODB_OPERATION_TIMEOUT`)
-    #[arg(long, value_name = "DURATION", value_parser = duration,
-          default_value_t = environment::or("MONGODB_OPERATION_TIMEOUT", "5m").parse::<Pretty>().unwrap_or_default())]
-    mongodb_operation_timeout: Pretty,
+    /// (environment: `CLUSTERSYNC_MONGODB_OPERATION_TIMEOUT`) [default: 5m]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    mongodb_operation_timeout: Option<Duration>,
     /// Forget this sync's durable state at the start; the copied data stays
     #[arg(long)]
     reset_state: bool,
@@ -74,29 +80,12 @@ pub struct ServeArgs {
     tls_key: Option<PathBuf>,
 }
 
-/// A duration that shows itself as it was written.
-#[derive(Clone, Copy, Debug, Default)]
-struct Pretty(Duration);
-
-impl std::str::FromStr for Pretty {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        duration(text)
-    }
-}
-
-impl std::fmt::Display for Pretty {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}s", self.0.as_secs())
-    }
-}
-
-fn duration(text: &str) -> Result<Pretty, String> {
+fn duration(text: &str) -> Result<Duration, String> {
     let parsed = text.parse::<jiff::SignedDuration>().ok().and_then(|parsed| Duration::try_from(parsed).ok());
-    let wrong = || "expected a duration from 1s to 1h, such as 30s or 5m".to_owned();
-    let parsed = parsed.ok_or_else(wrong)?;
-    if (1..=3600).contains(&parsed.as_secs()) { Ok(Pretty(parsed)) } else { Err(wrong()) }
+    let allowed = Duration::from_secs(1)..=Duration::from_secs(3600);
+    parsed
+        .filter(|parsed| allowed.contains(parsed))
+        .ok_or_else(|| "expected a duration from 1s to 1h, such as 30s or 5m".to_owned())
 }
 
 /// Why the command failed.
@@ -116,15 +105,27 @@ impl From<address::AddressError> for ServeCommandError {
     }
 }
 
+impl From<EnvironmentError> for ServeCommandError {
+    fn from(error: EnvironmentError) -> Self {
+        Self::Usage(error.to_string())
+    }
+}
+
 /// Run until `shutdown`, then stop the sync with a checkpoint.
 pub async fn run(args: ServeArgs, shutdown: CancellationToken) -> Result<(), ServeCommandError> {
-    let listen = listen_address(&args.host, args.port)?;
+    explain_by_hand();
+    let (host, listen) = listen_address(&args)?;
     let config = config(&args)?;
+    let defaults = environment::start_defaults()?;
     let token = args.auth_token_file.as_ref().map(read_token).transpose()?;
+    let tls = match (&args.tls_cert, &args.tls_key) {
+        (Some(certificate), Some(key)) => Some(read_tls(certificate, key).await?),
+        _ => None,
+    };
     // The port is open before anything is asked of the databases.
     let listener = http::bind(listen)?;
-    let serving = Serving { token, tls: args.tls_cert.zip(args.tls_key) };
-    let control = Control::new(config, args.lenient);
+    let serving = Serving { host, token, tls };
+    let control = Control::new(config, defaults, args.lenient);
     let recovering =
         tokio::spawn(std::sync::Arc::clone(&control).recover(args.reset_state, shutdown.clone()));
     let served = http::serve(listener, std::sync::Arc::clone(&control), serving, shutdown).await;
@@ -136,27 +137,19 @@ pub async fn run(args: ServeArgs, shutdown: CancellationToken) -> Result<(), Ser
 
 /// What a sync of these flags is, but for what `/start` says.
 fn config(args: &ServeArgs) -> Result<SyncConfig, ServeCommandError> {
-    let timeout = Some(args.mongodb_operation_timeout.0);
-    let endpoint = |flag: &str, name: &str, uri: &str, ca: Option<&str>, certificate: Option<&str>| {
-        if uri.is_empty() {
-            return Err(ServeCommandError::Usage(format!("{flag} (or {name}) is required")));
-        }
-        Ok(address::parse(flag, uri, ca, certificate, timeout)?)
+    let timeout = match args.mongodb_operation_timeout {
+        Some(timeout) => timeout,
+        None => environment::parsed("MONGODB_OPERATION_TIMEOUT", duration)?.unwrap_or(OPERATION_TIMEOUT),
     };
-    let source: EndpointConfig = endpoint(
-        "--source",
-        "CLUSTERSYNC_SOURCE_URI",
-        &args.source,
-        args.source_ca_file.as_deref(),
-        args.source_certificate_file.as_deref(),
-    )?;
-    let target = endpoint(
-        "--target",
-        "CLUSTERSYNC_TARGET_URI",
-        &args.target,
-        args.target_ca_file.as_deref(),
-        args.target_certificate_file.as_deref(),
-    )?;
+    let endpoint = |uri: &Option<String>, flag, name, ca: &Option<String>, certificate: &Option<String>| {
+        let (given_by, uri) = uri_of(uri.as_deref(), flag, name)?;
+        let (ca, certificate) = (ca.as_deref(), certificate.as_deref());
+        Ok::<_, ServeCommandError>(address::parse(&given_by, &uri, ca, certificate, Some(timeout))?)
+    };
+    let (ca, certificate) = (&args.source_ca_file, &args.source_certificate_file);
+    let source = endpoint(&args.source, "--source", "SOURCE_URI", ca, certificate)?;
+    let (ca, certificate) = (&args.target_ca_file, &args.target_certificate_file);
+    let target = endpoint(&args.target, "--target", "TARGET_URI", ca, certificate)?;
     check_names(&args.sync_id, &args.metadata_database)?;
     Ok(SyncConfig {
         id: args.sync_id.clone(),
@@ -172,21 +165,32 @@ fn config(args: &ServeArgs) -> Result<SyncConfig, ServeCommandError> {
     })
 }
 
+/// A connection string, and what gave it: a flag, or else a variable.
+pub fn uri_of(given: Option<&str>, flag: &str, name: &str) -> Result<(String, String), ServeCommandError> {
+    if let Some(uri) = given.filter(|uri| !uri.is_empty()) {
+        return Ok((flag.to_owned(), uri.to_owned()));
+    }
+    match environment::variable(name)? {
+        Some(variable) => Ok((variable.name, variable.value)),
+        None => Err(ServeCommandError::Usage(format!("{flag} (or CLUSTERSYNC_{name}) is required"))),
+    }
+}
+
 /// The same rules as in the resource's schema.
 pub fn check_names(sync_id: &str, metadata_database: &str) -> Result<(), ServeCommandError> {
     let plain = |text: &str, more: &str| {
         text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_' || more.contains(c))
     };
-    if sync_id.is_empty() || sync_id.len() > 128 || !plain(sync_id, ".") {
+    if !(1..=128).contains(&sync_id.len()) || !plain(sync_id, ".") {
         return Err(ServeCommandError::Usage(
             "--sync-id must have 1 to 128 characters of A-Z, a-z, 0-9, '.', '_' and '-'".to_owned(),
         ));
     }
-    let server = ["admin", "local", "config"].contains(&metadata_database);
-    if metadata_database.is_empty() || metadata_database.len() > 63 || server || !plain(metadata_database, "")
-    {
+    let lower = metadata_database.to_ascii_lowercase();
+    let server = ["admin", "local", "config"].contains(&lower.as_str());
+    if !(1..=38).contains(&metadata_database.len()) || server || !plain(metadata_database, "") {
         return Err(ServeCommandError::Usage(
-            "--metadata-database must have 1 to 63 characters of A-Z, a-z, 0-9, '_' and '-', and is not admin, local or config"
+            "--metadata-database must have 1 to 38 characters of A-Z, a-z, 0-9, '_' and '-', and is not admin, local or config"
                 .to_owned(),
         ));
     }
@@ -198,13 +202,36 @@ pub fn holder() -> Holder {
     Holder { id: super::operator::identity(), term: None }
 }
 
-fn listen_address(host: &str, port: u16) -> Result<SocketAddr, ServeCommandError> {
-    let found = (host, port).to_socket_addrs().ok().map(Iterator::collect::<Vec<_>>).unwrap_or_default();
+/// The name that was asked for, and the address behind it.
+fn listen_address(args: &ServeArgs) -> Result<(String, SocketAddr), ServeCommandError> {
+    let port = match args.port {
+        Some(port) => port,
+        None => environment::port()?.unwrap_or(PORT),
+    };
+    let (given_by, host) = match (&args.host, environment::variable("HOST")?) {
+        (Some(host), _) => ("--host".to_owned(), host.clone()),
+        (None, Some(variable)) => (variable.name, variable.value),
+        (None, None) => ("--host".to_owned(), HOST.to_owned()),
+    };
+    let found = (host.as_str(), port).to_socket_addrs();
+    let found = found.ok().map(Iterator::collect::<Vec<_>>).unwrap_or_default();
     // `localhost` is often both: people and scripts try 127.0.0.1 first.
     let first = found.iter().find(|address| address.is_ipv4()).or(found.first());
-    first
-        .copied()
-        .ok_or_else(|| ServeCommandError::Usage(format!("--host: {host} is no address of this machine")))
+    let wrong = || format!("{given_by}: {} is no address of this machine", host.escape_debug());
+    let address = first.copied().ok_or_else(|| ServeCommandError::Usage(wrong()))?;
+    Ok((host, address))
+}
+
+async fn read_tls(certificate: &Path, key: &Path) -> Result<RustlsConfig, ServeCommandError> {
+    let read = |flag: &str, path: &Path| {
+        fs::read(path).map_err(|error| {
+            ServeCommandError::Usage(format!("{flag}: {} cannot be read: {error}", path.display()))
+        })
+    };
+    let (certificate, key) = (read("--tls-cert", certificate)?, read("--tls-key", key)?);
+    RustlsConfig::from_pem(certificate, key).await.map_err(|error| {
+        ServeCommandError::Usage(format!("--tls-cert and --tls-key cannot be used: {error}"))
+    })
 }
 
 fn read_token(path: &PathBuf) -> Result<String, ServeCommandError> {
@@ -214,5 +241,29 @@ fn read_token(path: &PathBuf) -> Result<String, ServeCommandError> {
     match text.trim() {
         "" => Err(ServeCommandError::Usage(format!("--auth-token-file: {} is empty", path.display()))),
         token => Ok(token.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_follow_the_resources_rules() {
+        let longest = "m".repeat(38);
+        for (id, database, good) in [
+            ("default", "clustersync", true),
+            ("A.b_c-1", longest.as_str(), true),
+            ("a/b", "clustersync", false),
+            ("", "clustersync", false),
+            ("a", "", false),
+            ("a", &"m".repeat(39), false),
+            ("a", "Admin", false),
+            ("a", "LOCAL", false),
+            ("a", "config", false),
+            ("a", "a.b", false),
+        ] {
+            assert_eq!(check_names(id, database).is_ok(), good, "{id} {database}");
+        }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::control::{Control, Refused};
+use super::guard::Guard;
 use super::{numbers, page, request};
 
 /// The largest body.
@@ -27,10 +27,12 @@ const BODY: usize = 1 << 20;
 /// How the API is served.
 #[derive(Clone, Debug, Default)]
 pub struct Serving {
+    /// The name that the address was asked for by.
+    pub host: String,
     /// What every call but the health checks must carry as `Authorization: Bearer`.
     pub token: Option<String>,
-    /// Certificate chain and key in PEM files, for HTTPS.
-    pub tls: Option<(PathBuf, PathBuf)>,
+    /// Certificate chain and key, for HTTPS.
+    pub tls: Option<RustlsConfig>,
 }
 
 /// Why it cannot be served.
@@ -39,9 +41,6 @@ pub enum ServeError {
     /// The address is taken, or may not be used.
     #[error("cannot listen on {0}: {1}; choose another with --port or --host")]
     Listen(SocketAddr, #[source] io::Error),
-    /// Certificate or key cannot be read.
-    #[error("--tls-cert and --tls-key cannot be used: {0}")]
-    Tls(#[source] io::Error),
     /// While serving.
     #[error("the HTTP server ended: {0}")]
     Ended(#[source] io::Error),
@@ -64,7 +63,8 @@ pub async fn serve(
     shutdown: CancellationToken,
 ) -> Result<(), ServeError> {
     let address = listener.local_addr().map_err(ServeError::Ended)?;
-    let app = router(control, serving.token, shutdown.clone());
+    let guard = Guard::new(address.ip(), &serving.host, serving.token.is_some());
+    let app = router(control, guard, serving.token, shutdown.clone());
     let handle = axum_server::Handle::new();
     let closing = handle.clone();
     tokio::spawn(async move {
@@ -72,8 +72,7 @@ pub async fn serve(
         closing.graceful_shutdown(Some(Duration::from_secs(1)));
     });
     let service = app.into_make_service();
-    let served = if let Some((certificate, key)) = serving.tls {
-        let config = RustlsConfig::from_pem_file(certificate, key).await.map_err(ServeError::Tls)?;
+    let served = if let Some(config) = serving.tls {
         tracing::info!(%address, "serving the control API over HTTPS");
         let server = axum_server::from_tcp_rustls(listener, config).map_err(ServeError::Ended)?;
         server.handle(handle).serve(service).await
@@ -85,7 +84,8 @@ pub async fn serve(
     served.map_err(ServeError::Ended)
 }
 
-fn router(control: Arc<Control>, token: Option<String>, shutdown: CancellationToken) -> Router {
+fn router(control: Arc<Control>, guard: Guard, token: Option<String>, shutdown: CancellationToken) -> Router {
+    let known = Arc::clone(&control);
     let calls = Router::new()
         .route("/", get(|| async { Html(page::PAGE) }))
         .route("/start", post(start))
@@ -104,12 +104,23 @@ fn router(control: Arc<Control>, token: Option<String>, shutdown: CancellationTo
                 }
             }
         }))
+        .layer(axum::middleware::from_fn(move |request: Request, next: Next| {
+            let refused = guard.refuses(&request);
+            async move {
+                match refused {
+                    None => next.run(request).await,
+                    Some(why) => failure(StatusCode::FORBIDDEN, &why),
+                }
+            }
+        }))
         .with_state(control);
     let ready = move || async move {
         if shutdown.is_cancelled() {
-            (StatusCode::SERVICE_UNAVAILABLE, "stopping")
-        } else {
-            (StatusCode::OK, "ok")
+            return (StatusCode::SERVICE_UNAVAILABLE, "stopping".to_owned());
+        }
+        match known.not_ready() {
+            Some(why) => (StatusCode::SERVICE_UNAVAILABLE, why),
+            None => (StatusCode::OK, "ok".to_owned()),
         }
     };
     Router::new()
@@ -164,13 +175,16 @@ fn object(body: Result<Bytes, BytesRejection>) -> Result<Map<String, Value>, Box
 
 async fn start(State(control): State<Arc<Control>>, body: Result<Bytes, BytesRejection>) -> Response {
     match object(body) {
-        Ok(body) => answer(control.start(&body).await),
+        Ok(body) => match control.start(&body).await {
+            Ok(Some(info)) => Json(json!({"ok": true, "info": info})).into_response(),
+            other => answer(other.map(|_| ())),
+        },
         Err(response) => *response,
     }
 }
 
-fn no_fields(body: &Map<String, Value>) -> Result<(), Refused> {
-    match body.keys().next() {
+fn no_fields(control: &Control, body: &Map<String, Value>) -> Result<(), Refused> {
+    match body.keys().next().filter(|_| !control.is_lenient()) {
         None => Ok(()),
         Some(name) => Err(Refused(format!("unknown field '{}'", request::printable(name)))),
     }
@@ -178,7 +192,7 @@ fn no_fields(body: &Map<String, Value>) -> Result<(), Refused> {
 
 async fn pause(State(control): State<Arc<Control>>, body: Result<Bytes, BytesRejection>) -> Response {
     match object(body) {
-        Ok(body) => match no_fields(&body) {
+        Ok(body) => match no_fields(&control, &body) {
             Ok(()) => answer(control.pause().await),
             refused => answer(refused),
         },
@@ -188,7 +202,7 @@ async fn pause(State(control): State<Arc<Control>>, body: Result<Bytes, BytesRej
 
 async fn finalize(State(control): State<Arc<Control>>, body: Result<Bytes, BytesRejection>) -> Response {
     match object(body) {
-        Ok(body) => match no_fields(&body) {
+        Ok(body) => match no_fields(&control, &body) {
             Ok(()) => answer(control.finalize().await),
             refused => answer(refused),
         },
@@ -206,7 +220,7 @@ async fn resume(State(control): State<Arc<Control>>, body: Result<Bytes, BytesRe
         Some(Value::Bool(flag)) => flag,
         Some(_) => return answer(Err(Refused("invalid fromFailure: expected true or false".to_owned()))),
     };
-    match no_fields(&body) {
+    match no_fields(&control, &body) {
         Ok(()) => answer(control.resume(from_failure).await),
         refused => answer(refused),
     }

@@ -5,10 +5,11 @@ use serde::Serialize;
 use crate::sync::{Desired, DesiredState, Phase};
 
 /// What `/status` calls `state`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// Nothing was started.
+    #[default]
     Idle,
     /// Cloning or following, or on the way there.
     Running,
@@ -42,7 +43,8 @@ pub fn state(desired: &Desired, phase: Phase) -> State {
         (Phase::Stalled, _) => State::Failed,
         (Phase::Completed, _) => State::Finalized,
         (_, DesiredState::Completed) => State::Finalizing,
-        (Phase::Paused, DesiredState::Paused) => State::Paused,
+        // While it waits for its turn it rests, too: what is paused was streaming before.
+        (Phase::Paused | Phase::Pending, DesiredState::Paused) => State::Paused,
         _ => State::Running,
     }
 }
@@ -63,35 +65,57 @@ pub enum Call {
     Finalize,
 }
 
-/// Whether a call is allowed; else why not. `phase` is none while nothing was started; `consistent`: the initial sync
-/// is complete.
-pub fn allowed(call: Call, state: State, phase: Option<Phase>, consistent: bool) -> Result<(), &'static str> {
-    match (call, state) {
+/// Where a sync is, as far as calls depend on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// As `/status` says.
+    pub state: State,
+    /// None while nothing was started.
+    pub phase: Option<Phase>,
+    /// The initial sync is complete.
+    pub consistent: bool,
+    /// What it does, or waits for, in words.
+    pub doing: String,
+}
+
+/// Whether a call is allowed; else why not.
+pub fn allowed(call: Call, at: &Standing) -> Result<(), String> {
+    let why = match (call, at.state) {
         (Call::Start, State::Idle | State::Finalized)
         | (Call::Resume { .. }, State::Paused)
         | (Call::Resume { from_failure: true }, State::Failed)
-        | (Call::Finalize, State::Finalized) => Ok(()),
-        (Call::Start, State::Running) => Err("already running"),
-        (Call::Start, State::Paused) => Err("paused: resume it, or forget it with --reset-state"),
-        (Call::Start | Call::Finalize, State::Finalizing) => Err("already finalizing"),
+        | (Call::Finalize, State::Finalized) => return Ok(()),
+        (Call::Start, State::Running) => "already running",
+        (Call::Start, State::Paused) => {
+            "paused: resume it, or forget it by a restart of 'clustersync serve' with --reset-state"
+        }
+        (Call::Start | Call::Finalize, State::Finalizing) => "already finalizing",
         (Call::Start, State::Failed) => {
-            Err("failed: resume it with fromFailure, or forget it with --reset-state")
+            "failed: resume it with fromFailure, or forget it by a restart of 'clustersync serve' with --reset-state"
         }
-        (Call::Pause, State::Running) if phase == Some(Phase::Streaming) => Ok(()),
-        (Call::Pause, State::Running) => Err("cannot pause: the initial sync is not complete yet"),
-        (Call::Pause, State::Paused) => Err("already paused"),
-        (Call::Finalize, State::Running | State::Paused) if consistent => Ok(()),
-        (Call::Finalize, State::Running | State::Paused) => {
-            Err("cannot finalize: the initial sync is not complete yet")
-        }
-        (Call::Resume { .. }, State::Running) => Err("not paused: already running"),
+        (Call::Pause, State::Running) if at.phase == Some(Phase::Streaming) => return Ok(()),
+        (Call::Finalize, State::Running | State::Paused) if at.consistent => return Ok(()),
+        (Call::Pause, State::Running) => return Err(not_now("pause", at)),
+        (Call::Finalize, State::Running | State::Paused) => return Err(not_now("finalize", at)),
+        (Call::Pause, State::Paused) => "already paused",
+        (Call::Resume { .. }, State::Running) => "not paused: already running",
         (Call::Resume { from_failure: false }, State::Failed) => {
-            Err("failed, not paused: see /status; to try again, resume with fromFailure")
+            "failed, not paused: see /status; to try again, resume with fromFailure"
         }
-        (_, State::Idle) => Err("not started"),
-        (_, State::Failed) => Err("failed: see /status"),
-        (_, State::Finalizing) => Err("finalizing"),
-        (_, State::Finalized) => Err("already finalized"),
+        (_, State::Idle) => "not started",
+        (_, State::Failed) => "failed: see /status",
+        (_, State::Finalizing) => "finalizing",
+        (_, State::Finalized) => "already finalized",
+    };
+    Err(why.to_owned())
+}
+
+/// While it waits for a database, nothing is known of its initial sync: that it is incomplete would be a guess.
+fn not_now(call: &str, at: &Standing) -> String {
+    if at.consistent || at.phase == Some(Phase::Pending) {
+        format!("cannot {call} now, since it is not streaming: {}", at.doing)
+    } else {
+        format!("cannot {call}: the initial sync is not complete yet")
     }
 }
 
@@ -103,6 +127,10 @@ mod tests {
         Desired { state, ..Desired::default() }
     }
 
+    fn at(state: State, phase: Phase, consistent: bool) -> Standing {
+        Standing { state, phase: Some(phase), consistent, doing: "waiting for the source".to_owned() }
+    }
+
     #[test]
     fn a_wish_counts_from_the_moment_it_is_said() {
         let running = wish(DesiredState::Running);
@@ -112,6 +140,7 @@ mod tests {
         }
         assert_eq!(state(&running, Phase::Paused), State::Running);
         assert_eq!(state(&wish(DesiredState::Paused), Phase::Paused), State::Paused);
+        assert_eq!(state(&wish(DesiredState::Paused), Phase::Pending), State::Paused);
         assert_eq!(state(&wish(DesiredState::Paused), Phase::Streaming), State::Running);
         assert_eq!(state(&wish(DesiredState::Completed), Phase::Paused), State::Finalizing);
         assert_eq!(state(&wish(DesiredState::Completed), Phase::Completed), State::Finalized);
@@ -131,7 +160,8 @@ mod tests {
         ];
         for (call, expected) in calls {
             for (state, expected) in states.into_iter().zip(expected) {
-                let outcome = allowed(call, state, Some(Phase::Streaming), true);
+                let at = at(state, Phase::Streaming, true);
+                let outcome = allowed(call, &at);
                 assert_eq!(outcome.is_ok(), expected, "{call:?} in {state:?}");
             }
         }
@@ -139,9 +169,21 @@ mod tests {
 
     #[test]
     fn before_the_initial_sync_is_complete_nothing_is_paused_or_finalized() {
-        for phase in [Phase::Cloning, Phase::CatchingUp] {
-            assert!(allowed(Call::Pause, State::Running, Some(phase), false).is_err());
-            assert!(allowed(Call::Finalize, State::Running, Some(phase), false).is_err());
+        for phase in [Phase::Preflight, Phase::Cloning, Phase::CatchingUp] {
+            for call in [Call::Pause, Call::Finalize] {
+                let why = allowed(call, &at(State::Running, phase, false)).unwrap_err();
+                assert!(why.ends_with("the initial sync is not complete yet"), "{why}");
+            }
         }
+    }
+
+    #[test]
+    fn what_only_waits_is_not_called_incomplete() {
+        for (phase, consistent) in [(Phase::Pending, false), (Phase::Pending, true), (Phase::Paused, true)] {
+            let why = allowed(Call::Pause, &at(State::Running, phase, consistent)).unwrap_err();
+            assert_eq!(why, "cannot pause now, since it is not streaming: waiting for the source");
+        }
+        let why = allowed(Call::Finalize, &at(State::Running, Phase::Pending, false)).unwrap_err();
+        assert!(why.contains("waiting for the source"), "{why}");
     }
 }

@@ -107,6 +107,7 @@ async fn bodies_and_methods_that_are_wrong() {
     let mut body = stand.scope();
     body["somethingNew"] = 1.into();
     lenient.done("/start", &body);
+    assert!(!lenient.refused("/resume", &json!({"somethingNew": 1})).contains("somethingNew"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -161,8 +162,13 @@ async fn databases_that_do_not_answer_are_said_in_time() {
         format!("--target={dead}"),
     ]);
     assert_eq!(target.state(), "idle");
-    let why = target.refused("/start", &json!({}));
-    assert!(why.contains("target"), "{why}");
+    let (code, why) = target.raw("GET", "/readyz", "");
+    assert!(code == 503 && why.starts_with("not ready: "), "{code} {why}");
+    assert_eq!(target.raw("GET", "/livez", "").0, 200);
+    for call in ["/start", "/pause", "/resume", "/finalize"] {
+        let why = target.refused(call, &json!({}));
+        assert!(why.starts_with("not ready: ") && why.contains("target"), "{call}: {why}");
+    }
     // The source is only asked once it runs: it waits, and says for what.
     let source = Serve::start(&[
         "serve".to_owned(),
@@ -175,6 +181,83 @@ async fn databases_that_do_not_answer_are_said_in_time() {
     let status = source
         .until("explained", |status| status["info"].as_str().is_some_and(|info| info.contains("source")));
     assert_eq!(status["state"], "running");
+    // Whether its initial sync is complete is not known here.
+    for call in ["/pause", "/finalize"] {
+        let why = source.refused(call, &json!({}));
+        assert!(why.contains("not streaming") && why.contains("source"), "{call}: {why}");
+    }
+    assert_eq!(source.raw("GET", "/readyz", "").0, 200, "what was asked is known");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pages_of_other_sites_are_refused() {
+    let stand = Stand::new("pages").await;
+    let serve = stand.serve(&[]);
+    let here = format!("Host: localhost:{}", serve.port);
+    let own = format!("Origin: http://localhost:{}", serve.port);
+    for (headers, code) in [
+        (&[here.as_str()][..], 200),
+        (&["Host: 127.0.0.1"], 200),
+        (&[&here, &own, "Sec-Fetch-Site: same-origin"], 200),
+        (&[&here, "Sec-Fetch-Site: none"], 200),
+        (&[&here, "Origin: http://evil.example"], 403),
+        (&[&here, "Origin: null"], 403),
+        (&[&here, "Sec-Fetch-Site: cross-site"], 403),
+        (&[&here, "Sec-Fetch-Site: same-site"], 403),
+        (&["Host: evil.example", "Origin: http://evil.example"], 403),
+    ] {
+        for (method, path) in [("GET", "/status"), ("GET", "/"), ("GET", "/metrics"), ("POST", "/pause")] {
+            let (got, answer) = serve.with_headers(method, path, headers);
+            assert_eq!(got, code, "{path} {headers:?}: {answer}");
+            assert_eq!(answer.contains("{\"error\":\"forbidden: "), code == 403, "{answer}");
+        }
+        assert_eq!(serve.with_headers("GET", "/livez", headers).0, 200);
+        assert_ne!(serve.with_headers("GET", "/readyz", headers).0, 403);
+    }
+    let evil = ["Host: evil.example", "Origin: http://evil.example"];
+    assert_eq!(serve.with_headers("POST", "/start", &evil).0, 403);
+    assert_eq!(serve.state(), "idle");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn defaults_of_a_start_come_from_the_environment() {
+    let stand = Stand::new("defaults").await;
+    stand.fill("c", 200, 10).await;
+    let environment = [
+        ("PCSM_REPL_NUM_WORKERS", "7"),
+        ("CLUSTERSYNC_REPL_NUM_WORKERS", "2"),
+        ("PCSM_CLONE_SEGMENT_SIZE", "1GiB"),
+        ("PCSM_USE_COLLECTION_BULK_WRITE", "true"),
+        ("PCSM_CLONE_NUM_READ_WORKERS", ""),
+    ];
+    let mut serve = Serve::start_in(&environment, &stand.arguments("defaults", &[]));
+    serve.done("/start", &stand.scope());
+    serve.until_streaming();
+    let lanes = |serve: &Serve| {
+        let metrics = serve.raw("GET", "/metrics", "").1;
+        metrics.matches("repl_worker_events_applied_total{worker=").count()
+    };
+    stand.fill("d", 40, 10).await;
+    stand.caught_up(&serve).await;
+    assert_eq!(lanes(&serve), 2);
+    let log = serve.process.output();
+    assert!(log.contains("cloneSegmentSize, useCollectionBulkWrite"), "{log}");
+    serve.process.stop();
+    // What a start said stays, whatever the environment of the next process is; and a call has the last word.
+    let serve = stand.serve(&[]);
+    serve.until_streaming();
+    serve.done("/finalize", &json!({}));
+    serve.until_state("finalized");
+    drop(serve);
+    let serve = Serve::start_in(&environment, &stand.arguments("defaults", &[]));
+    serve.until_state("finalized");
+    let mut body = stand.scope();
+    body["replNumWorkers"] = 3.into();
+    serve.done("/start", &body);
+    serve.until_streaming();
+    stand.fill("e", 40, 10).await;
+    stand.caught_up(&serve).await;
+    assert_eq!(lanes(&serve), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,6 +29,7 @@ async fn start_pause_resume_finalize() {
     let status = serve.until_streaming();
     assert_eq!(status["initialSync"]["completed"], true);
     assert_eq!(status["initialSync"]["cloneCompleted"], true);
+    assert_eq!(status["initialSync"]["lagTimeSeconds"], 0);
     assert!(status["initialSync"]["clonedSizeBytes"].as_u64().unwrap() > 600_000);
     assert!(status.get("finalization").is_none());
     stand.coll("c").insert_one(doc! {"_id": "new"}).await.unwrap();
@@ -167,17 +168,69 @@ async fn a_failure_is_explained_and_left_on_request() {
     let stand = Stand::new("fails").await;
     stand.fill("c", 50, 10).await;
     stand.target.database("fails").collection::<Document>("c").insert_one(doc! {"_id": 0}).await.unwrap();
-    let serve = stand.serve(&[]);
+    let mut serve = stand.serve(&[]);
     let mut body = stand.scope();
     body["onExistingData"] = "Fail".into();
     serve.done("/start", &body);
     let status = serve.until_state("failed");
     assert_eq!(status["ok"], false);
-    assert!(status["error"].as_str().unwrap().contains("fails.c"), "{status}");
+    let error = status["error"].as_str().unwrap();
+    assert!(error.contains("fails.c"), "{status}");
+    assert!(error.contains("fromFailure") && error.contains("--reset-state"), "{error}");
+    assert!(!error.contains("initialSync."), "{error}");
+    assert!(!serve.process.output().contains("initialSync."), "{}", serve.process.output());
     assert!(serve.refused("/resume", &json!({})).contains("fromFailure"));
     assert!(serve.refused("/start", &body).contains("failed"));
     stand.target.database("fails").drop().await.unwrap();
     serve.done("/resume", &json!({"fromFailure": true}));
+    serve.until_streaming();
+    stand.assert_identical(true).await;
+
+    // The other way that it names, for what no retry mends.
+    serve.process.stop();
+    stand.coll("c").drop().await.unwrap();
+    stand.fill("c", 60, 10).await;
+    let mut serve = stand.serve(&["--reset-state"]);
+    serve.until("idle", |status| status["state"] == "idle" && status.get("info").is_none());
+    serve.done("/start", &body);
+    serve.until_state("failed");
+    serve.process.stop();
+    let serve = stand.serve(&["--reset-state"]);
+    serve.done("/start", &stand.scope());
+    serve.until_streaming();
+    stand.assert_identical(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_asked_and_cannot_be_used_is_said_and_replaced() {
+    let stand = Stand::new("unusable").await;
+    stand.fill("c", 50, 10).await;
+    let mut serve = stand.serve(&[]);
+    serve.done("/start", &stand.scope());
+    serve.until_streaming();
+    serve.process.stop();
+    let wishes = stand.target.database("clustersync").collection::<Document>("wishes");
+    let id = doc! {"_id": "unusable"};
+    for broken in [
+        doc! {"$set": {"wish.body": "{\"includeNamespaces\": [\"unus"}},
+        doc! {"$set": {"wish.body": "{}", "wish.state": "Flying"}},
+    ] {
+        wishes.update_one(id.clone(), broken).await.unwrap();
+        let serve = stand.serve(&[]);
+        let status = serve.until("explained", |status| {
+            status["info"].as_str().is_some_and(|info| info.contains("cannot be used"))
+        });
+        assert_eq!((&status["state"], &status["ok"]), (&json!("idle"), &json!(true)));
+        for call in ["/pause", "/resume", "/finalize"] {
+            let why = serve.refused(call, &json!({}));
+            assert!(why.starts_with("not started: ") && why.contains("cannot be used"), "{why}");
+        }
+        assert_eq!(serve.raw("GET", "/readyz", "").0, 200);
+    }
+    let serve = stand.serve(&[]);
+    let answer = serve.post("/start", &stand.scope());
+    assert_eq!(answer["ok"], true);
+    assert!(answer["info"].as_str().is_some_and(|info| info.contains("cannot be used")), "{answer}");
     serve.until_streaming();
     stand.assert_identical(true).await;
 }

@@ -11,3 +11,4 @@ mod life;
 mod scripts;
 mod secure;
 mod stand;
+mod two;

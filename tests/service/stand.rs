@@ -57,6 +57,11 @@ impl Stand {
     }
 
     pub fn serve_as(&self, sync_id: &str, more: &[&str]) -> Serve {
+        Serve::start(&self.arguments(sync_id, more))
+    }
+
+    /// The arguments of such a `serve`.
+    pub fn arguments(&self, sync_id: &str, more: &[&str]) -> Vec<String> {
         let mut args = vec![
             "serve".to_owned(),
             format!("--source={}", self.source_uri),
@@ -65,7 +70,7 @@ impl Stand {
             "--log-no-color".to_owned(),
         ];
         args.extend(more.iter().map(ToString::to_string));
-        Serve::start(&args)
+        args
     }
 
     /// The body of a start of this stand's database.
@@ -109,6 +114,19 @@ impl Serve {
         Self::start_by(|program, args| (program.to_owned(), args), args)
     }
 
+    /// With variables in its environment.
+    pub fn start_in(environment: &[(&str, &str)], args: &[String]) -> Self {
+        let variables: Vec<String> =
+            environment.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        Self::start_by(
+            |program, args| {
+                let program = program.display().to_string();
+                ("env".into(), [variables, vec![program], args].concat())
+            },
+            args,
+        )
+    }
+
     /// Started as `wrap` says.
     pub fn start_by(
         wrap: impl FnOnce(&Path, Vec<String>) -> (PathBuf, Vec<String>),
@@ -149,6 +167,19 @@ impl Serve {
         let text = answer.body_mut().read_to_string().unwrap();
         assert!(began.elapsed() < Duration::from_secs(5), "{path} was answered after {:?}", began.elapsed());
         (answer.status().as_u16(), text)
+    }
+
+    /// The code and the whole answer of a request without a body, of these headers.
+    pub fn with_headers(&self, method: &str, path: &str, headers: &[&str]) -> (u16, String) {
+        use std::io::{Read, Write};
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        let headers: String = headers.iter().map(|header| format!("{header}\r\n")).collect();
+        write!(stream, "{method} {path} HTTP/1.1\r\n{headers}Content-Length: 0\r\nConnection: close\r\n\r\n")
+            .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        (answer.split(' ').nth(1).unwrap().parse().unwrap(), answer)
     }
 
     pub fn post(&self, path: &str, body: &Value) -> Value {
