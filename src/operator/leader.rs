@@ -113,7 +113,7 @@ impl Candidate {
                 Err(_) => self.unanswered(&mut complained, "no answer"),
             }
             tokio::select! {
-                () = sleep(RETRY) => {}
+                () = sleep(self.pause()) => {}
                 () = resign.cancelled() => {}
             }
         }
@@ -158,13 +158,24 @@ impl Candidate {
         self.settle(written)
     }
 
+    /// Until the next look: at the latest the moment at which the Lease that was seen expires.
+    fn pause(&self) -> Duration {
+        let expires = self
+            .observed
+            .as_ref()
+            .map(|(spec, since)| (*since + duration(spec)).saturating_duration_since(Instant::now()));
+        match expires {
+            Some(left) if !left.is_zero() && *self.leadership.borrow() == Leadership::Standby => {
+                RETRY.min(left + Duration::from_millis(10))
+            }
+            _ => RETRY,
+        }
+    }
+
     /// Whether the Lease has not changed for its duration, as seen from here.
     fn expired(&mut self, spec: &LeaseSpec) -> bool {
         match &self.observed {
-            Some((seen, since)) if seen == spec => {
-                let seconds = spec.lease_duration_seconds.unwrap_or(LEASE_SECONDS);
-                since.elapsed() > Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
-            }
+            Some((seen, since)) if seen == spec => since.elapsed() > duration(spec),
             _ => {
                 self.observed = Some((spec.clone(), Instant::now()));
                 false
@@ -256,6 +267,11 @@ impl Candidate {
         let lease = Lease { spec: Some(spec), ..lease };
         self.api.replace(&self.name, &PostParams::default(), &lease).await.map(drop)
     }
+}
+
+fn duration(spec: &LeaseSpec) -> Duration {
+    let seconds = spec.lease_duration_seconds.unwrap_or(LEASE_SECONDS);
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
 fn version(lease: &Lease) -> Option<u64> {
