@@ -248,7 +248,8 @@ mod tests {
                 message: "why".into(),
                 ..Default::default()
             });
-            let judged = Judged { generation: 1, asked: Asked::default(), outcome: Outcome::Running(&report) };
+            let judged =
+                Judged { generation: 1, asked: Asked::default(), outcome: Outcome::Running(&report) };
             controller_status(&judged, &crate::api::ClusterSyncStatus::default(), minute)
         };
         let mut milestone = None;
@@ -261,8 +262,7 @@ mod tests {
         ] {
             let after = status(failing, reason);
             let said = announcements(&before, &after, &mut milestone);
-            let (said, warnings): (Vec<_>, Vec<_>) =
-                said.into_iter().map(|a| (a.reason, a.warning)).unzip();
+            let (said, warnings): (Vec<_>, Vec<_>) = said.into_iter().map(|a| (a.reason, a.warning)).unzip();
             assert_eq!(said, expected);
             assert!(warnings.iter().all(|warning| *warning));
             before = after;
