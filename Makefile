@@ -4,7 +4,7 @@ SHELL := bash
 CARGO ?= cargo
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):.*## /  make \1\t/' | expand -t 20
 
 tools: ## install the real parts that tests and demo run (mongods, control plane) into a cache
 	@scripts/tools.sh
@@ -15,16 +15,23 @@ demo: ## the main job on real databases: clone, accidents, cutover, comparison (
 	@$(CARGO) run -q --example demo
 
 test: ## run all tests, on real mongods and a real control plane
-	@scripts/tools.sh mongod mongod-6.0.5 control-plane
+	@scripts/tools.sh mongod mongod-6.0.5 control-plane helm kubeconform schemas promtool
 	$(CARGO) test --all-targets
 
-soak: ## random workloads with kills, over server versions and fallbacks (MINUTES=n, default 12; SEED=n)
+e2e: ## image, chart and pods on a real node (root), or on the cluster that E2E_KUBECONFIG names (see CONTRIBUTING)
+	@scripts/e2e.sh
+
+soak: ## random workloads with kills, over server versions and fallbacks (MINUTES=n, default 12; ROW=n SEED=n to replay)
 	@scripts/tools.sh mongod mongod-6.0.5
 	$(CARGO) test --test engine -- --ignored --nocapture soak::
 
 bench: ## the engine against bare programs, in one run; ratios count (ROUNDS=n, default 3)
 	@scripts/tools.sh mongod
 	$(CARGO) run --release --example bench
+
+image: ## write the operator's image as an OCI archive, without a container engine: target/image/clustersync.tar
+	$(CARGO) build --release --bin clustersync
+	@scripts/image.py $${CARGO_TARGET_DIR:-target}/release/clustersync target/image/clustersync.tar
 
 lint: ## format, lints as errors, generated files up to date
 	$(CARGO) fmt --check
@@ -34,4 +41,4 @@ lint: ## format, lints as errors, generated files up to date
 generate: ## write generated files anew: CRD, install.yaml
 	scripts/generate.sh
 
-.PHONY: help tools demo test soak bench lint generate
+.PHONY: help tools demo test e2e soak bench image lint generate

@@ -48,6 +48,17 @@ impl Running {
             news
         });
     }
+
+    /// While it waits, its engine rests, or refuses what is not asked any more: neither is the sync's state.
+    fn report(&self) -> Report {
+        let mut report = self.handle.report.borrow().clone();
+        if self.waits && matches!(report.phase, Phase::Paused | Phase::Stalled) {
+            report.phase = Phase::Pending;
+            report.reason = None;
+            "taken over: looking at what was asked last".clone_into(&mut report.message);
+        }
+        report
+    }
 }
 
 /// Whether it is known what was asked before.
@@ -149,7 +160,7 @@ impl Control {
     fn standing(&self) -> Standing {
         let running = self.running();
         let Some(running) = running.as_ref() else { return Standing::default() };
-        let report = running.handle.report.borrow();
+        let report = running.report();
         Standing {
             state: state(&running.wish.desired(), report.phase),
             phase: Some(report.phase),
@@ -302,7 +313,7 @@ impl Control {
                 Known::Unusable(why) => Some(why.clone()),
             }),
             Some(running) => {
-                let report = running.handle.report.borrow().clone();
+                let report = running.report();
                 Status::of(state, &report, &running.handle.collections())
             }
         }
@@ -311,9 +322,8 @@ impl Control {
     /// The report and the live numbers, once started.
     pub fn report(&self) -> Option<(Report, Arc<Progress>)> {
         let running = self.running();
-        let handle = &running.as_ref()?.handle;
-        let report = handle.report.borrow().clone();
-        Some((report, handle.progress()))
+        let running = running.as_ref()?;
+        Some((running.report(), running.handle.progress()))
     }
 
     /// The sync's id.

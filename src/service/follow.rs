@@ -116,6 +116,12 @@ impl Control {
     /// Go on with what is saved. `owner`: this process owns the sync now, so that it may act on it.
     async fn adopt(self: &Arc<Self>, saved: Option<Document>, handled: &str, owner: bool) -> Look {
         let Some(saved) = saved else {
+            if self.running().is_some() {
+                tracing::warn!(
+                    sync = self.base.id,
+                    "its state was forgotten by another process: nothing is started"
+                );
+            }
             self.replace(None).await;
             self.known.send_replace(Known::Yes);
             return Look::Replaced;

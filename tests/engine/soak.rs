@@ -1,5 +1,5 @@
 //! `make soak`: the matrix and random workloads on every pair of server versions, and with every two of the things that
-//! a source may not offer, for as long as `MINUTES` says. Prints what was done.
+//! a source may not offer, for as long as `MINUTES` says. Prints what was done. A failure is replayed by `ROW=n SEED=n`.
 
 use std::time::{Duration, Instant};
 
@@ -32,8 +32,14 @@ async fn soak() {
     let whole = Duration::from_secs(60 * number("MINUTES").unwrap_or(12));
     let mut seed = number("SEED").unwrap_or_else(|| u64::from(std::process::id()) * 1_000);
     let (mut seeds, mut operations, mut kills, mut failed) = (0, 0, 0, Vec::new());
-    for (row, (old_source, old_target, avoid)) in ROWS.into_iter().enumerate() {
-        let rows = u32::try_from(ROWS.len() - row).unwrap();
+    let chosen = number("ROW");
+    let plan: Vec<_> = ROWS
+        .into_iter()
+        .enumerate()
+        .filter(|(row, _)| chosen.is_none_or(|chosen| chosen == *row as u64))
+        .collect();
+    for (at, (row, (old_source, old_target, avoid))) in plan.iter().copied().enumerate() {
+        let rows = u32::try_from(plan.len() - at).unwrap();
         let until = Instant::now() + whole.saturating_sub(began.elapsed()) / rows;
         println!("row {row}: older source {old_source}, older target {old_target}, without {avoid:?}");
         let (source, target) = tokio::join!(set("soaksrc", old_source), set("soaktgt", old_target));

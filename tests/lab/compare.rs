@@ -101,9 +101,18 @@ async fn catalogue(client: &Client, db: &str) -> BTreeMap<String, Document> {
         if entry.get_str("name").is_ok_and(|name| name == "system.views") {
             continue;
         }
+        let mut options = entry.get_document("options").cloned().unwrap_or_default();
+        // Whether `collMod` writes these defaults down depends on the server's patch level.
+        if options.contains_key("validator") {
+            for (name, default) in [("validationLevel", "strict"), ("validationAction", "error")] {
+                if !options.contains_key(name) {
+                    options.insert(name, default);
+                }
+            }
+        }
         let kept = doc! {
             "type": entry.get("type").cloned().unwrap_or(Bson::Null),
-            "options": entry.get("options").cloned().unwrap_or(Bson::Null),
+            "options": options,
             "readOnly": entry.get_document("info").ok().and_then(|info| info.get("readOnly")).cloned().unwrap_or(Bson::Null),
         };
         all.insert(entry.get_str("name").unwrap().to_owned(), kept);

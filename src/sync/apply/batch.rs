@@ -288,7 +288,7 @@ mod tests {
             plan(&[change(&c, 1, 1, false), other, change(&c, 1, 1, false)]).statements,
             [vec![0, 1, 2]]
         );
-        let many: Vec<_> = (0..STAGES + 1).map(|_| change(&c, 1, 1, false)).collect();
+        let many: Vec<_> = (0..=STAGES).map(|_| change(&c, 1, 1, false)).collect();
         assert_eq!(plan(&many).statements, [vec![0, STAGES]]);
     }
 

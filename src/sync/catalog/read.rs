@@ -79,6 +79,7 @@ pub async fn read(source: &Endpoint, scope: &Scope, time: Timestamp) -> Result<S
         }
         Err(error) if is_refused(&error) => {
             tracing::warn!(%error, "the source does not offer $listCatalog: listing collection by collection");
+            settle(source, time).await?;
             catalog = listing::read(source, scope).await?;
         }
         Err(error) => return Err(error),
@@ -87,6 +88,15 @@ pub async fn read(source: &Endpoint, scope: &Scope, time: Timestamp) -> Result<S
     catalog.views.sort_by(|a, b| a.namespace.cmp(&b.namespace));
     catalog.unsupported.sort_by(|a, b| a.namespace.cmp(&b.namespace));
     Ok(catalog)
+}
+
+/// Wait until everything up to `time` is committed. A stream begins behind the last operation that was applied, and an
+/// earlier one may still be on its way: its collection would be neither in a listing nor in the stream.
+async fn settle(source: &Endpoint, time: Timestamp) -> Result<()> {
+    let nothing = doc! {
+        "find": "nothing", "limit": 1, "readConcern": {"level": "majority", "afterClusterTime": time},
+    };
+    source.collect("clustersync", nothing).await.map(|_| ())
 }
 
 async fn entries(source: &Endpoint, command: Document) -> Result<Vec<Vec<u8>>> {
