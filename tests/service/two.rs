@@ -122,13 +122,14 @@ async fn one_that_nobody_asked_hears_of_what_the_other_was_asked() {
     known(&first);
     known(&second);
     first.done("/start", &stand.scope());
+    // Either may own it, from the moment at which both know of it.
+    first.until_streaming();
     assert_eq!(second.refused("/start", &json!({})), "already running");
     let third = stand.serve_as("hears2", &[]);
     known(&third);
     let fourth = stand.serve_as("hears2", &[]);
     fourth.done("/start", &json!({"includeNamespaces": ["hears2.*"]}));
     third.until("told", |status| status["state"] == "running");
-    first.until_streaming();
     first.process.stop();
     second.until_streaming();
     stand.assert_identical(true).await;
