@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::cluster::{Cluster, Release, assert_identical, cluster, fill};
+use crate::cluster::{Cluster, Release, assert_identical, fill, on_cluster};
 use crate::pod::Pod;
 use crate::records::one_writer_at_a_time;
 use crate::writer::Writer;
@@ -57,35 +57,42 @@ impl Accident {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[test]
 #[ignore = "needs a cluster: make e2e"]
-async fn any_leader_may_go_while_syncs_clone_and_stream() {
-    let (cluster, _turn) = cluster().await;
-    let release = Release::install(cluster, "ha", &["replicas=2"]);
-    let writer = Writer::start(cluster, "ha_stream");
-    release.sync("stream", "ha_stream", 0);
-    release.phase("stream", "Streaming");
-    writer.arrives(cluster, Duration::from_secs(10)).await;
-    let accidents = if cluster.ours {
-        vec![Accident::Deleted, Accident::Killed, Accident::Frozen, Accident::CutOff, Accident::OutOfMemory]
-    } else {
-        vec![Accident::Deleted, Accident::Deleted]
-    };
-    for (number, accident) in accidents.into_iter().enumerate() {
-        release.ready();
-        let (sync, db) = (format!("clone{number}"), format!("ha_clone{number}"));
-        let took = one(&release, accident, &writer, (&sync, &db)).await;
-        println!("takeover: leader {accident:?}: changes arrive again after {:.1} s", took.as_secs_f64());
-        assert!(took < accident.limit(), "{accident:?}: {took:?}\n{}", release.logs());
-    }
-    writer.stop(cluster).await;
-    assert_identical(cluster, "ha_stream", true).await;
-    if cluster.ours {
-        let (moves, owners) = one_writer_at_a_time(cluster).await;
-        println!("takeover: {moves} moves of slots, up to {owners} owners of one, never two at a time");
-        assert!(moves > 1_000 && owners >= 5);
-    }
-    release.remove();
+fn any_leader_may_go_while_syncs_clone_and_stream() {
+    on_cluster(async |cluster| {
+        let release = Release::install(cluster, "ha", &["replicas=2"]);
+        let writer = Writer::start(cluster, "ha_stream");
+        release.sync("stream", "ha_stream", 0);
+        release.phase("stream", "Streaming");
+        writer.arrives(cluster, Duration::from_secs(10)).await;
+        let accidents = if cluster.ours {
+            vec![
+                Accident::Deleted,
+                Accident::Killed,
+                Accident::Frozen,
+                Accident::CutOff,
+                Accident::OutOfMemory,
+            ]
+        } else {
+            vec![Accident::Deleted, Accident::Deleted]
+        };
+        for (number, accident) in accidents.into_iter().enumerate() {
+            release.ready();
+            let (sync, db) = (format!("clone{number}"), format!("ha_clone{number}"));
+            let took = one(&release, accident, &writer, (&sync, &db)).await;
+            println!("takeover: leader {accident:?}: changes arrive again after {:.1} s", took.as_secs_f64());
+            assert!(took < accident.limit(), "{accident:?}: {took:?}\n{}", release.logs());
+        }
+        writer.stop(cluster).await;
+        assert_identical(cluster, "ha_stream", true).await;
+        if cluster.ours {
+            let (moves, owners) = one_writer_at_a_time(cluster).await;
+            println!("takeover: {moves} moves of slots, up to {owners} owners of one, never two at a time");
+            assert!(moves > 1_000 && owners >= 5);
+        }
+        release.remove();
+    });
 }
 
 /// An accident while `sync` clones; how long it took until changes of the other sync arrive again.

@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use mongodb::bson::{Document, doc};
 use mongodb::{Client, Collection};
 use serde_json::{Value, json};
-use tokio::sync::{Mutex, MutexGuard, OnceCell};
+use tokio::runtime::Runtime;
+use tokio::sync::OnceCell;
 
 use crate::lab::compare::{Judge, compare};
 use crate::lab::mongod::{Options, ReplicaSet};
@@ -27,12 +29,13 @@ pub struct Cluster {
     _sets: Option<(ReplicaSet, ReplicaSet)>,
 }
 
-/// The cluster, for one test at a time: takeovers are measured.
-pub async fn cluster() -> (&'static Cluster, MutexGuard<'static, ()>) {
+/// Run a test on the cluster, one at a time: takeovers are measured. All share one runtime, to which clients belong.
+pub fn on_cluster(test: impl AsyncFnOnce(&'static Cluster)) {
+    static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Runtime::new().unwrap());
     static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
-    static TURN: Mutex<()> = Mutex::const_new(());
-    let turn = TURN.lock().await;
-    (CLUSTER.get_or_init(Cluster::reach).await, turn)
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    RUNTIME.block_on(async { test(CLUSTER.get_or_init(Cluster::reach).await).await });
 }
 
 fn variable(name: &str) -> Option<String> {

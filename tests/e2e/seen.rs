@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::cluster::{CHART, Release, cluster};
+use crate::cluster::{CHART, Release, on_cluster};
 use crate::lab::process::{Folder, Process};
 use crate::writer::Writer;
 
@@ -92,64 +92,65 @@ fn alerts() -> Vec<String> {
     groups.map(|rule| rule["expr"].as_str().unwrap().to_owned()).collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[test]
 #[ignore = "needs a cluster: make e2e"]
-async fn a_real_prometheus_answers_every_query() {
-    let (cluster, _turn) = cluster().await;
-    if !cluster.ours {
-        println!("skipped: pods of a cluster that is not ours may not be reached from here");
-        return;
-    }
-    let release = Release::install(cluster, "seen", &["replicas=2"]);
-    let writer = Writer::start(cluster, "seen");
-    release.sync("stream", "seen", 0);
-    crate::cluster::fill(&cluster.source, "seen_done", 1).await;
-    release.sync("done", "seen_done", 0);
-    release.phase("done", "Streaming");
-    release.kubectl(&[
-        "patch",
-        "clustersync",
-        "done",
-        "--type=merge",
-        "-p",
-        r#"{"spec": {"state": "Completed"}}"#,
-    ]);
-    release.phase("done", "Completed");
-    // One that has stopped: both ends are the same set.
-    release.apply(&serde_json::json!({
-        "apiVersion": "clustersync.dev/v1alpha1", "kind": "ClusterSync", "metadata": {"name": "broken"},
-        "spec": {
-            "source": {"uriSecretRef": {"name": "source", "key": "uri"}},
-            "target": {"uriSecretRef": {"name": "source", "key": "uri"}},
+fn a_real_prometheus_answers_every_query() {
+    on_cluster(async |cluster| {
+        if !cluster.ours {
+            println!("skipped: pods of a cluster that is not ours may not be reached from here");
+            return;
         }
-    }));
-    release.phase("broken", "Stalled");
-    release.phase("stream", "Streaming");
-    let targets: Vec<String> = release.pods().iter().map(|pod| format!("{}:8080", pod.ip)).collect();
-    let prometheus = Prometheus::start(&targets);
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while prometheus
-        .query("sum(up{job=\"clustersync\"})")
-        .is_ok_and(|r| r.iter().all(|one| one["value"][1] != "2"))
-        || prometheus.query("up").is_err()
-    {
-        assert!(Instant::now() < deadline, "the pods are not scraped: {:?}", prometheus.query("up"));
-        std::thread::sleep(Duration::from_millis(500));
-    }
-    // Rates need some scrapes.
-    std::thread::sleep(Duration::from_secs(12));
-    let queries = dashboard();
-    assert!(queries.len() >= 8, "{queries:?}");
-    for query in &queries {
-        let result = prometheus.query(query).unwrap_or_else(|error| panic!("{query}: {error}"));
-        assert!(!result.is_empty(), "nothing answers: {query}");
-    }
-    for query in alerts() {
-        prometheus.query(&query).unwrap_or_else(|error| panic!("{query}: {error}"));
-    }
-    let labels = prometheus.query("clustersync_phase{name=\"stream\",phase=\"Streaming\"}").unwrap();
-    assert_eq!(labels[0]["metric"]["namespace"], "seen", "honor_labels keeps the resource's namespace");
-    println!("seen: {} queries of the dashboard answered", queries.len());
-    writer.stop(cluster).await;
-    release.remove();
+        let release = Release::install(cluster, "seen", &["replicas=2"]);
+        let writer = Writer::start(cluster, "seen");
+        release.sync("stream", "seen", 0);
+        crate::cluster::fill(&cluster.source, "seen_done", 1).await;
+        release.sync("done", "seen_done", 0);
+        release.phase("done", "Streaming");
+        release.kubectl(&[
+            "patch",
+            "clustersync",
+            "done",
+            "--type=merge",
+            "-p",
+            r#"{"spec": {"state": "Completed"}}"#,
+        ]);
+        release.phase("done", "Completed");
+        // One that has stopped: both ends are the same set.
+        release.apply(&serde_json::json!({
+            "apiVersion": "clustersync.dev/v1alpha1", "kind": "ClusterSync", "metadata": {"name": "broken"},
+            "spec": {
+                "source": {"uriSecretRef": {"name": "source", "key": "uri"}},
+                "target": {"uriSecretRef": {"name": "source", "key": "uri"}},
+            }
+        }));
+        release.phase("broken", "Stalled");
+        release.phase("stream", "Streaming");
+        let targets: Vec<String> = release.pods().iter().map(|pod| format!("{}:8080", pod.ip)).collect();
+        let prometheus = Prometheus::start(&targets);
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while prometheus
+            .query("sum(up{job=\"clustersync\"})")
+            .is_ok_and(|r| r.iter().all(|one| one["value"][1] != "2"))
+            || prometheus.query("up").is_err()
+        {
+            assert!(Instant::now() < deadline, "the pods are not scraped: {:?}", prometheus.query("up"));
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        // Rates need some scrapes.
+        std::thread::sleep(Duration::from_secs(12));
+        let queries = dashboard();
+        assert!(queries.len() >= 8, "{queries:?}");
+        for query in &queries {
+            let result = prometheus.query(query).unwrap_or_else(|error| panic!("{query}: {error}"));
+            assert!(!result.is_empty(), "nothing answers: {query}");
+        }
+        for query in alerts() {
+            prometheus.query(&query).unwrap_or_else(|error| panic!("{query}: {error}"));
+        }
+        let labels = prometheus.query("clustersync_phase{name=\"stream\",phase=\"Streaming\"}").unwrap();
+        assert_eq!(labels[0]["metric"]["namespace"], "seen", "honor_labels keeps the resource's namespace");
+        println!("seen: {} queries of the dashboard answered", queries.len());
+        writer.stop(cluster).await;
+        release.remove();
+    });
 }
