@@ -9,13 +9,14 @@ use tokio_util::sync::CancellationToken;
 use super::course::{Course, clones, course};
 use super::monitor;
 use super::publish::Publisher;
+use super::recorded::{check_format, check_identity, check_target, restart_asked};
 use crate::sync::catalog::Catalog;
 use crate::sync::catalog::build::Builder;
 use crate::sync::completion;
 use crate::sync::config::{Desired, DesiredState, SyncConfig};
 use crate::sync::context::Context;
 use crate::sync::endpoint::client::Side;
-use crate::sync::endpoint::identity::{self, Identity};
+use crate::sync::endpoint::identity;
 use crate::sync::endpoint::{Endpoint, oplog};
 use crate::sync::error::{Class, Error, Reason, Result};
 use crate::sync::preflight::{self, Found, plan};
@@ -23,7 +24,6 @@ use crate::sync::progress::Progress;
 use crate::sync::report::{CompletionReport, Phase};
 use crate::sync::run;
 use crate::sync::share::{CloneSlot, Share};
-use crate::sync::state::record::FORMAT;
 use crate::sync::state::slot::{PARTITION, PartitionRecord};
 use crate::sync::state::store::SLOTS;
 use crate::sync::state::{CollectionState, Stage, Store, SyncRecord, owner};
@@ -478,51 +478,6 @@ async fn keep_renewing(store: &Store) -> Error {
             Err(error) => tracing::debug!(%error, "ownership was not renewed"),
         }
     }
-}
-
-/// Whether the user asks to clone anew and that was not done yet. A token of another resource, or none, is no request.
-fn restart_asked(record: &SyncRecord, config: &SyncConfig, wanted: &Desired) -> bool {
-    record.stage != Stage::Planning
-        && record.resource_uid == config.resource_uid
-        && !wanted.restart.is_empty()
-        && wanted.restart != record.handled_restart
-}
-
-fn check_format(record: &SyncRecord) -> Result<()> {
-    if record.format != FORMAT {
-        return Err(Error::new(
-            Reason::StateMismatch,
-            format!("the durable state has format {}, this version knows {FORMAT}", record.format),
-        ));
-    }
-    Ok(())
-}
-
-fn check_identity(record: &SyncRecord, found: &Found) -> Result<()> {
-    check_format(record)?;
-    if record.source.set_id != found.source.set_id {
-        return Err(Error::new(
-            Reason::SourceReplaced,
-            format!(
-                "the source is replica set '{}' ({}), the recorded one was '{}' ({})",
-                found.source.set_name, found.source.set_id, record.source.set_name, record.source.set_id
-            ),
-        ));
-    }
-    check_target(record, &found.target)
-}
-
-fn check_target(record: &SyncRecord, found: &Identity) -> Result<()> {
-    if record.target.set_id != found.set_id {
-        return Err(Error::new(
-            Reason::TargetChanged,
-            format!(
-                "the target is replica set '{}' ({}), the recorded one was '{}' ({})",
-                found.set_name, found.set_id, record.target.set_name, record.target.set_id
-            ),
-        ));
-    }
-    Ok(())
 }
 
 /// The sums of partitions that earlier runs finished: no task will report them.

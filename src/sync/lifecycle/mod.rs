@@ -4,6 +4,7 @@ pub mod attempt;
 pub mod course;
 pub mod monitor;
 pub mod publish;
+pub mod recorded;
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;

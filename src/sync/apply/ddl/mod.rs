@@ -1,6 +1,9 @@
 //! DDL: judged by the namespace it ends in, applied when the lanes of its collections are empty. Its intent is
 //! durable first, its commands carry UUIDs, and the token of the last one done is durable after.
 
+mod rename;
+mod views;
+
 use std::sync::Arc;
 
 use mongodb::bson::{Document, Timestamp, Uuid, doc};
@@ -13,14 +16,9 @@ use crate::sync::endpoint::raw;
 use crate::sync::error::{Error, Reason, Result};
 use crate::sync::namespace::Namespace;
 use crate::sync::state::record::binary;
-use crate::sync::state::store::{COLLECTIONS, INDEXES, VIEWS};
-use crate::sync::state::{
-    CollectionRecord, CollectionState, IndexRecord, IndexState, Operation, ViewRecord, claims,
-};
+use crate::sync::state::store::{COLLECTIONS, INDEXES};
+use crate::sync::state::{CollectionRecord, CollectionState, IndexRecord, IndexState, Operation, claims};
 use crate::sync::stream::{Event, Kind};
-
-/// A document without fields.
-const EMPTY: [u8; 5] = [5, 0, 0, 0, 0];
 
 /// Applies DDL events, one at a time.
 #[derive(Debug)]
@@ -224,83 +222,6 @@ impl Ddl {
         Err(unsupported(event, &format!("of {what} is not supported")))
     }
 
-    async fn create_view(&mut self, event: &Event<'_>) -> Result<()> {
-        let options = event.description.unwrap_or_default();
-        if let Some(what) = read::unsupported(options) {
-            return self.leave_out(event, what);
-        }
-        let namespace = event.namespace();
-        let catalog = Arc::clone(&self.ctx.catalog);
-        let _ddl = catalog.ddl.lock().await;
-        let begun = self.intend(event).await?;
-        let known = catalog.views().contains_key(&namespace.to_string());
-        if !known && !begun {
-            self.make_room(&namespace, false).await?;
-        }
-        create::create_view(&self.ctx.target, &namespace, options).await?;
-        let record =
-            ViewRecord { created: true, ..ViewRecord::new(self.ctx.store.sync(), &namespace, options) };
-        let mut operations = self.claim(&namespace).await?;
-        operations.push(self.ctx.store.put(VIEWS, std::slice::from_ref(&record))?);
-        self.record_claim(event, operations, &namespace).await?;
-        tracing::info!(%namespace, "view created");
-        catalog.views().insert(record.namespace.clone(), record);
-        Ok(())
-    }
-
-    async fn of_view(&mut self, event: &Event<'_>) -> Result<()> {
-        let namespace = event.namespace();
-        let catalog = Arc::clone(&self.ctx.catalog);
-        let _ddl = catalog.ddl.lock().await;
-        let Some(view) = catalog.views().get(&namespace.to_string()).cloned() else { return Ok(()) };
-        if event.kind == Kind::Drop {
-            return self.forget_views(event, vec![view]).await;
-        }
-        self.intend(event).await?;
-        let options = event.description.unwrap_or_default();
-        if view.created {
-            create::create_view(&self.ctx.target, &namespace, options).await?;
-        }
-        let view = ViewRecord { options: binary(options), ..view };
-        self.record(event, vec![self.ctx.store.put(VIEWS, std::slice::from_ref(&view))?]).await?;
-        tracing::info!(%namespace, "view changed");
-        catalog.views().insert(view.namespace.clone(), view);
-        Ok(())
-    }
-
-    async fn drop_views(&mut self, event: &Event<'_>) -> Result<()> {
-        let catalog = Arc::clone(&self.ctx.catalog);
-        let _ddl = catalog.ddl.lock().await;
-        let inside = |view: &&ViewRecord| {
-            Namespace::parse(&view.namespace).is_some_and(|namespace| namespace.db == event.db)
-        };
-        let views: Vec<ViewRecord> = catalog.views().values().filter(inside).cloned().collect();
-        if views.is_empty() {
-            return Ok(());
-        }
-        self.forget_views(event, views).await?;
-        create::drop_view_catalogue(&self.ctx.target, event.db).await
-    }
-
-    async fn forget_views(&mut self, event: &Event<'_>, views: Vec<ViewRecord>) -> Result<()> {
-        self.intend(event).await?;
-        let mut operations = Vec::new();
-        for view in &views {
-            let Some(namespace) = Namespace::parse(&view.namespace) else { continue };
-            if create::existing(&self.ctx.target, &namespace).await? == create::Existing::View {
-                create::drop_view(&self.ctx.target, &namespace).await?;
-            }
-            operations.push(self.ctx.store.remove(VIEWS, doc! {"_id": &view.id})?);
-            operations.push(claims::release(&self.ctx.store, std::slice::from_ref(&namespace))?);
-        }
-        self.record(event, operations).await?;
-        for view in &views {
-            tracing::info!(namespace = view.namespace, "view dropped");
-            self.ctx.catalog.views().remove(&view.namespace);
-        }
-        Ok(())
-    }
-
     /// `collMod`: what can be done at once is, the rest is recorded for completion.
     async fn modify(&mut self, event: &Event<'_>, collection: &Arc<Collection>) -> Result<()> {
         let change = event.description.unwrap_or_default();
@@ -419,116 +340,6 @@ impl Ddl {
         let filter: Document = doc! {"collection": collection.uuid, "name": {"$in": names}};
         let operations = vec![self.ctx.store.remove(INDEXES, filter)?];
         self.record(event, operations).await
-    }
-
-    async fn rename(&mut self, event: &Event<'_>, known: Option<Arc<Collection>>) -> Result<()> {
-        let Some((to_db, to_coll)) = event.to else { return Err(unsupported(event, "says no new name")) };
-        let to = Namespace::new(to_db, to_coll);
-        let into_scope = self.ctx.config.scope.contains(to_db, to_coll);
-        let replaced = event
-            .description
-            .and_then(|description| raw::get(description, "dropTarget"))
-            .and_then(|uuid| uuid.as_uuid())
-            .and_then(|uuid| self.ctx.catalog.get(Uuid::from_bytes(uuid)));
-        let Some(collection) = known else {
-            return if into_scope { self.rename_into_scope(event, replaced, &to).await } else { Ok(()) };
-        };
-        if !into_scope {
-            tracing::info!(from = %event.namespace(), %to, "renamed out of the scope");
-            return self.of_collection(event, collection).await;
-        }
-        if collection.target() == to && replaced.is_none() {
-            // The catalogue was read later than this.
-            return self.record(event, Vec::new()).await;
-        }
-        if to.db != collection.target().db {
-            return Err(unsupported(event, &format!("to {to}, in another database, is not supported")));
-        }
-        let catalog = Arc::clone(&self.ctx.catalog);
-        let _ddl = self.quiesced(&catalog, &[Some(&collection), replaced.as_ref()]).await;
-        let _hold = self.ctx.builder.hold(collection.uuid).await?;
-        let _held = match &replaced {
-            Some(replaced) => Some(self.ctx.builder.hold(replaced.uuid).await?),
-            None => None,
-        };
-        self.intend(event).await?;
-        self.rename_on_target(event, &collection, replaced.as_ref(), &to).await
-    }
-
-    /// What was not followed so far is copied now; what it replaces goes.
-    async fn rename_into_scope(
-        &mut self,
-        event: &Event<'_>,
-        replaced: Option<Arc<Collection>>,
-        to: &Namespace,
-    ) -> Result<()> {
-        let Some(uuid) = event.uuid else { return Err(unsupported(event, "says no collectionUUID")) };
-        let catalog = Arc::clone(&self.ctx.catalog);
-        let _ddl = self.quiesced(&catalog, &[replaced.as_ref()]).await;
-        let _held = match &replaced {
-            Some(replaced) => Some(self.ctx.builder.hold(replaced.uuid).await?),
-            None => None,
-        };
-        self.intend(event).await?;
-        let mut operations = Vec::new();
-        if let Some(replaced) = &replaced {
-            let before = replaced.record().clone();
-            if let Some(target_uuid) = before.target_uuid {
-                create::drop(&self.ctx.target, to, target_uuid).await?;
-            }
-            operations.extend(self.forget(replaced.uuid, to)?);
-        }
-        let record =
-            CollectionRecord { late: true, ..CollectionRecord::new(self.ctx.store.sync(), uuid, to, &EMPTY) };
-        operations.extend(self.claim(to).await?);
-        operations.push(self.ctx.store.put(COLLECTIONS, std::slice::from_ref(&record))?);
-        self.record_claim(event, operations, to).await?;
-        tracing::info!(from = %event.namespace(), %to, "renamed into the scope: copying it");
-        if let Some(replaced) = &replaced {
-            catalog.remove(replaced.uuid);
-        }
-        catalog.insert(record);
-        Ok(())
-    }
-
-    async fn rename_on_target(
-        &mut self,
-        event: &Event<'_>,
-        collection: &Arc<Collection>,
-        replaced: Option<&Arc<Collection>>,
-        to: &Namespace,
-    ) -> Result<()> {
-        let mut record = collection.record().clone();
-        let from = record.target_namespace();
-        let replaced_uuid = replaced.and_then(|replaced| replaced.record().target_uuid);
-        match record.target_uuid {
-            Some(uuid) => create::rename(&self.ctx.target, uuid, &from, to, replaced_uuid).await?,
-            // Not cloned yet: only the name that it will get changes.
-            None => {
-                if let Some(uuid) = replaced_uuid {
-                    create::drop(&self.ctx.target, to, uuid).await?;
-                }
-            }
-        }
-        record.source = to.to_string();
-        record.target = to.to_string();
-        let mut operations = match replaced {
-            Some(replaced) => self.forget(replaced.uuid, to)?,
-            None => vec![claims::release(&self.ctx.store, std::slice::from_ref(to))?],
-        };
-        operations.push(claims::release(&self.ctx.store, std::slice::from_ref(&from))?);
-        operations.push(claims::claim(&self.ctx.store, std::slice::from_ref(to))?);
-        operations.push(self.ctx.store.put(COLLECTIONS, std::slice::from_ref(&record))?);
-        if let Err(error) = self.record(event, operations).await {
-            return Err(claims::explain(&self.ctx.store, std::slice::from_ref(to), error).await);
-        }
-        tracing::info!(%from, %to, "collection renamed");
-        if let Some(replaced) = replaced {
-            self.ctx.catalog.remove(replaced.uuid);
-        }
-        collection.set(record);
-        self.ctx.catalog.announce();
-        Ok(())
     }
 }
 
