@@ -17,7 +17,7 @@ use crate::sync::context::Context;
 use crate::sync::endpoint::cursor::{Batch, Slice};
 use crate::sync::error::{Error, Reason, Result};
 use crate::sync::state::CollectionState;
-use crate::sync::stream::reader::{EventBatch, token_time};
+use crate::sync::stream::reader::{EventBatch, is_high_water, token_time};
 use crate::sync::stream::{Event, Kind};
 
 /// Routes events.
@@ -33,6 +33,8 @@ pub struct Router {
     complete: Timestamp,
     /// The time of the last event.
     latest: Timestamp,
+    /// Where the stream stood after the last batch.
+    token: String,
     waiting: Vec<Vec<Change>>,
     /// Documents of capped collections that were deleted while these were scanned.
     deleted: HashSet<u64>,
@@ -53,7 +55,7 @@ impl Router {
         ddl: Ddl,
         catalogue_time: Timestamp,
     ) -> Self {
-        let start = watermark.mark().time;
+        let Mark { token, time: start } = watermark.mark();
         let waiting = lanes.iter().map(|_| Vec::new()).collect();
         Self {
             ctx,
@@ -63,6 +65,7 @@ impl Router {
             catalogue_time,
             complete: start,
             latest: start,
+            token,
             waiting,
             deleted: HashSet::new(),
         }
@@ -105,8 +108,12 @@ impl Router {
         self.ctx.progress.events_read.add(events);
         let Some(token) = batch.post_batch_token() else { return Ok(()) };
         // A token that is not the last event's is a high-water mark: nothing at its time is still to come. The same
-        // holds for an empty batch after the last event: the events of one transaction share a time.
-        if events == 0 || token != last_token {
+        // holds for an empty batch after the last event: the events of one transaction share a time. But a high-water mark
+        // that has not moved says nothing new: that of a stream which was just opened names the moment after the last
+        // operation, and what happens at that moment is still to come.
+        let rests = token == self.token && is_high_water(token);
+        token.clone_into(&mut self.token);
+        if !rests && (events == 0 || token != last_token) {
             self.complete = self.complete.max(token_time(token).unwrap_or(self.complete)).max(self.latest);
             self.latest = self.complete;
         }

@@ -96,6 +96,12 @@ pub fn token_time(token: &str) -> Option<Timestamp> {
     Some(Timestamp { time: seconds, increment })
 }
 
+/// Whether a resume token is a high-water mark and none of an event: behind the time and the token's version stands its
+/// type, 0 for a mark (`resume_token.h`).
+pub fn is_high_water(token: &str) -> bool {
+    token.get(18..20) == Some("2B") && token.get(22..24) == Some("29")
+}
+
 /// Read batches from after `token` until the receiver is gone.
 pub async fn read(ctx: &Context, token: String, sender: mpsc::Sender<EventBatch>) -> Result<()> {
     let mut token = token;
@@ -186,6 +192,14 @@ mod tests {
         let time = token_time("826B0552C3000000022B0229296E04");
         assert_eq!(time, Some(Timestamp { time: 0x6B05_52C3, increment: 2 }));
         assert_eq!(token_time("8"), None);
+    }
+
+    #[test]
+    fn marks_are_told_from_events() {
+        assert!(is_high_water("826B0552C3000000022B0229296E04"));
+        assert!(is_high_water("826B0552C3000000022B0429296E1404"));
+        assert!(!is_high_water("826B0552C3000000022B022C0100296E5A1004D5E246645F69640000"));
+        assert!(!is_high_water(""));
     }
 
     #[test]
