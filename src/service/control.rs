@@ -162,7 +162,7 @@ impl Control {
         let Some(running) = running.as_ref() else { return Standing::default() };
         let report = running.report();
         Standing {
-            state: state(&running.wish.desired(), report.phase),
+            state: state(&running.wish.desired(), report.phase, report.reason),
             phase: Some(report.phase),
             consistent: report.initial_sync.completed_at.is_some(),
             doing: report

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::sync::{Desired, DesiredState, Phase};
+use crate::sync::{Desired, DesiredState, Phase, Reason};
 
 /// What `/status` calls `state`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -38,13 +38,17 @@ impl State {
 }
 
 /// The state of a sync that was started: what is wanted counts from the moment at which it was asked for.
-pub fn state(desired: &Desired, phase: Phase) -> State {
+pub fn state(desired: &Desired, phase: Phase, reason: Option<Reason>) -> State {
     match (phase, desired.state) {
         (Phase::Stalled, _) => State::Failed,
         (Phase::Completed, _) => State::Finalized,
         (_, DesiredState::Completed) => State::Finalizing,
-        // While it waits for its turn it rests, too: what is paused was streaming before.
-        (Phase::Paused | Phase::Pending, DesiredState::Paused) => State::Paused,
+        (Phase::Paused, DesiredState::Paused) => State::Paused,
+        // While it waits for a database it rests, too. Not while it waits for another process to fall silent: until then
+        // it could not be resumed.
+        (Phase::Pending, DesiredState::Paused) if reason.is_some_and(|why| why != Reason::OwnedElsewhere) => {
+            State::Paused
+        }
         _ => State::Running,
     }
 }
@@ -135,16 +139,19 @@ mod tests {
     fn a_wish_counts_from_the_moment_it_is_said() {
         let running = wish(DesiredState::Running);
         for phase in [Phase::Pending, Phase::Preflight, Phase::Cloning, Phase::CatchingUp, Phase::Streaming] {
-            assert_eq!(state(&running, phase), State::Running);
-            assert_eq!(state(&wish(DesiredState::Completed), phase), State::Finalizing);
+            assert_eq!(state(&running, phase, None), State::Running);
+            assert_eq!(state(&wish(DesiredState::Completed), phase, None), State::Finalizing);
         }
-        assert_eq!(state(&running, Phase::Paused), State::Running);
-        assert_eq!(state(&wish(DesiredState::Paused), Phase::Paused), State::Paused);
-        assert_eq!(state(&wish(DesiredState::Paused), Phase::Pending), State::Paused);
-        assert_eq!(state(&wish(DesiredState::Paused), Phase::Streaming), State::Running);
-        assert_eq!(state(&wish(DesiredState::Completed), Phase::Paused), State::Finalizing);
-        assert_eq!(state(&wish(DesiredState::Completed), Phase::Completed), State::Finalized);
-        assert_eq!(state(&running, Phase::Stalled), State::Failed);
+        assert_eq!(state(&running, Phase::Paused, None), State::Running);
+        assert_eq!(state(&wish(DesiredState::Paused), Phase::Paused, None), State::Paused);
+        let waiting = |reason| state(&wish(DesiredState::Paused), Phase::Pending, reason);
+        assert_eq!(waiting(Some(Reason::TargetUnreachable)), State::Paused);
+        assert_eq!(waiting(Some(Reason::OwnedElsewhere)), State::Running);
+        assert_eq!(waiting(None), State::Running);
+        assert_eq!(state(&wish(DesiredState::Paused), Phase::Streaming, None), State::Running);
+        assert_eq!(state(&wish(DesiredState::Completed), Phase::Paused, None), State::Finalizing);
+        assert_eq!(state(&wish(DesiredState::Completed), Phase::Completed, None), State::Finalized);
+        assert_eq!(state(&running, Phase::Stalled, None), State::Failed);
     }
 
     #[test]
