@@ -267,21 +267,17 @@ impl Attempt<'_> {
     ) -> Result<SyncRecord> {
         let mut warnings = found.warnings.clone();
         let record = match before {
-            Some(record) if record.stage == Stage::Planning => {
-                drop(record);
-                self.plan(source, store, found, wanted, &mut warnings).await?
-            }
             Some(record) if restart_asked(&record, self.config, wanted) => {
                 check_identity(&record, found)?;
                 tracing::warn!("a restart was asked for: forgetting this sync's state and cloning anew");
                 self.plan(source, store, found, wanted, &mut warnings).await?
             }
-            Some(record) => {
+            Some(record) if record.stage != Stage::Planning => {
                 self.check_recorded(source, &record, found, &mut warnings).await?;
                 let record = self.adopt(store, record, wanted).await?;
                 self.handle_retry(store, record, wanted).await?
             }
-            None => self.plan(source, store, found, wanted, &mut warnings).await?,
+            _ => self.plan(source, store, found, wanted, &mut warnings).await?,
         };
         self.publisher.update(|report| report.warnings = warnings);
         Ok(record)
