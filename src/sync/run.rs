@@ -7,6 +7,7 @@ use std::time::Duration;
 use mongodb::bson::{Document, Timestamp, doc};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Interval;
 use tokio_util::sync::CancellationToken;
 
 use super::apply::checkpoint::Checkpointer;
@@ -93,13 +94,15 @@ pub async fn run(
                 Some(Ok(Ok(()))) => {}
                 Some(Ok(Err(error))) => return Err(error),
                 Some(Err(panic)) => return Err(Error::new(Reason::Internal, format!("a task ended: {panic}"))),
+                // All of them may notice a stop before we do.
+                None if stop.is_cancelled() => break End::Stopped,
                 None => return Err(Error::new(Reason::Internal, "every task ended")),
             },
             () = stop.cancelled() => break End::Stopped,
             _ = checkpoints.tick() => {
                 checkpointer.write(Document::new()).await?;
             }
-            _ = ticks.tick() => {
+            () = moment(&mut ticks, &mut cloned) => {
                 let applied = watermark.mark().time;
                 ctx.progress.update_times(|times| times.applied = Some(applied));
                 clone::missing(ctx, applied)?;
@@ -120,6 +123,15 @@ pub async fn run(
     let stopped = doc! {"stoppedAt": jiff::Timestamp::now().to_string(), "dirty": !clean};
     checkpointer.write(stopped).await?;
     Ok(end)
+}
+
+/// The next time to look: after a while, or when the clone is done.
+async fn moment(ticks: &mut Interval, cloned: &mut watch::Receiver<bool>) {
+    tokio::select! {
+        _ = ticks.tick() => {}
+        // Its sender goes when the clone's task is stopped.
+        Ok(()) = cloned.changed() => {}
+    }
 }
 
 fn spawn_stream(

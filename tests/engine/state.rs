@@ -201,7 +201,7 @@ async fn an_overtaken_owner_cannot_write() {
     let insert = Operation::new("fenced", &doc! {"insert": "c", "documents": [{"_id": "stale"}]}).unwrap();
     for slot in &mut stale {
         let batch = std::slice::from_ref(&insert);
-        let refused = slot.commit(doc! {}, doc! {}, batch, Durability::Primary, &any_reply).await;
+        let refused = slot.commit(doc! {}, doc! {}, || batch.to_vec(), Durability::Primary, &any_reply).await;
         let Err(Refusal::Engine(error)) = refused else { panic!("{refused:?}") };
         assert_eq!(error.reason(), Reason::OwnershipLost, "{error}");
     }

@@ -51,7 +51,7 @@ impl Checkpointer {
         let ids: Vec<&str> = expected.iter().map(|(id, _)| id.as_str()).collect();
         let find = doc! {"find": SLOTS, "filter": {"_id": {"$in": ids}}, "projection": {"seq": 1}, "batchSize": 1_000};
         let operations = vec![Operation::new(self.ctx.store.db(), &find)?, self.ctx.store.update_sync(set)?];
-        self.ctx.store.write_checked(operations, |replies| lanes_hold(&expected, replies)).await?;
+        self.ctx.store.write_checked(operations, move |replies| lanes_hold(&expected, replies)).await?;
         self.ctx.progress.update_times(|times| times.checkpoint = Some(mark.time));
         let time = mark.time;
         self.last = Some(mark);

@@ -9,7 +9,7 @@ use mongodb::bson::{Document, Timestamp, doc};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::batch::{Plan, plan};
+use super::batch::{self, Plan, plan};
 use super::reread::reread;
 use super::watermark::Watermark;
 use super::{Bytes, Change, Write};
@@ -26,7 +26,7 @@ use crate::sync::state::transaction::{Durability, WriteError, write_error, write
 const BATCH_CHANGES: usize = 2_000;
 
 /// Bytes in one transaction.
-const BATCH_BYTES: usize = 4 << 20;
+const BATCH_BYTES: usize = 2 << 20;
 
 /// What the rest of the engine knows of a lane.
 #[derive(Debug)]
@@ -127,14 +127,16 @@ impl Worker {
             changes = Vec::new();
         }
         loop {
-            let plan = plan(&changes);
+            let mut plan = plan(&changes);
             let outcome = {
                 let set = doc! {
                     "position": &position,
                     "replayUntil": self.read_until.filter(|until| newest.is_none_or(|newest| newest <= *until)),
                 };
+                let mut operations = Some(std::mem::take(&mut plan.operations));
                 let met = |replies: &[Document]| check_met(&plan, replies, &changes);
-                self.slot.commit(set, Document::new(), &plan.operations, Durability::Primary, &met).await
+                let make = || operations.take().unwrap_or_else(|| batch::plan(&changes).operations);
+                self.slot.commit(set, Document::new(), make, Durability::Primary, &met).await
             };
             match outcome {
                 Ok(()) => break,

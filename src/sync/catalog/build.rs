@@ -193,7 +193,10 @@ impl Builder {
         };
         let replies = self
             .store
-            .write(vec![Operation::new(self.store.db(), &doc! {"update": INDEXES, "updates": [update]})?])
+            .write_checked(
+                vec![Operation::new(self.store.db(), &doc! {"update": INDEXES, "updates": [update]})?],
+                |_| Ok(()),
+            )
             .await?;
         let kept = replies.first().is_some_and(|reply| reply.get_i32("n").ok() == Some(1));
         if !kept && failure.is_none() {

@@ -7,6 +7,7 @@ use super::{options, read};
 use crate::sync::endpoint::{Endpoint, failure, raw};
 use crate::sync::error::{Error, Reason, Result};
 use crate::sync::namespace::Namespace;
+use crate::sync::state::transaction::Durability;
 
 /// What stands under a name on the target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +65,7 @@ pub async fn create_view(target: &Endpoint, namespace: &Namespace, options: &[u8
             ));
         }
     }
-    run_create(target, namespace, options).await
+    run_create(target, namespace, options, Durability::Majority).await
 }
 
 /// `collMod` with the given elements.
@@ -91,27 +92,44 @@ fn with_majority(writer: &mut raw::Writer) {
     writer.close();
 }
 
-async fn run_create(target: &Endpoint, namespace: &Namespace, options: &[u8]) -> Result<()> {
+async fn run_create(
+    target: &Endpoint,
+    namespace: &Namespace,
+    options: &[u8],
+    durability: Durability,
+) -> Result<()> {
     let mut writer = raw::Writer::new(options.len());
     writer.string("create", &namespace.coll);
     options::write_deferred(&mut writer, options);
-    with_majority(&mut writer);
+    match durability {
+        Durability::Majority => with_majority(&mut writer),
+        Durability::Primary => {
+            writer.open_document("writeConcern");
+            writer.int32("w", 1);
+            writer.close();
+        }
+    }
     let done = target.raw_command(&namespace.db, writer.finish()).await;
     done.map(|_| ()).map_err(|error| error.context(format!("creating {namespace}")))
 }
 
 /// Create a collection in its deferred form and say which UUID it got.
-pub async fn create(target: &Endpoint, namespace: &Namespace, options: &[u8]) -> Result<Uuid> {
+pub async fn create(
+    target: &Endpoint,
+    namespace: &Namespace,
+    options: &[u8],
+    durability: Durability,
+) -> Result<Uuid> {
     if options::is_capped(options) && options::is_clustered(options) {
         // Only a conversion makes such a collection, on the source as here: `create` refuses it (code 6049200).
         let clustered = read::without(options, &["capped", "size", "max"]);
-        run_create(target, namespace, clustered.as_bytes()).await?;
+        run_create(target, namespace, clustered.as_bytes(), durability).await?;
         let conversion =
             doc! {"convertToCapped": &namespace.coll, "size": options::UNBOUNDED, "writeConcern": majority()};
         let converted = target.long_command(&namespace.db, conversion).await;
         converted.map_err(|error| error.context(format!("creating {namespace}")))?;
     } else {
-        run_create(target, namespace, options).await?;
+        run_create(target, namespace, options, durability).await?;
     }
     match existing(target, namespace).await? {
         Existing::Collection(uuid) => Ok(uuid),

@@ -181,8 +181,9 @@ pub struct Catalog {
     collections: Mutex<HashMap<Uuid, Arc<Collection>>>,
     views: Mutex<BTreeMap<String, ViewRecord>>,
     changed: Notify,
-    /// Held while a collection begins its clone or a DDL event is applied: the two must not interleave.
-    pub ddl: tokio::sync::Mutex<()>,
+    /// Read while a collection begins or ends its clone, which several may do at a time; written while a DDL event is
+    /// applied: the two must not interleave.
+    pub ddl: tokio::sync::RwLock<()>,
 }
 
 impl Catalog {

@@ -239,8 +239,21 @@ pub fn without(document: &[u8], names: &[&str]) -> RawDocumentBuf {
     writer.finish()
 }
 
-/// Expected documents and BSON bytes of a collection, for progress only.
+/// Expected documents and BSON bytes of a collection, for progress and for how it is divided.
 pub async fn estimate(source: &Endpoint, namespace: &Namespace) -> (i64, i64) {
+    // The server's running numbers, a tenth of the work of `$collStats`.
+    let size = doc! {"dataSize": namespace.to_string(), "estimate": true};
+    let found = match source.command_anywhere(&namespace.db, size).await {
+        Ok(found) => (number(&found, "numObjects"), number(&found, "size")),
+        Err(error) => {
+            tracing::debug!(%namespace, %error, "no dataSize for this collection");
+            collection_stats(source, namespace).await
+        }
+    };
+    (found.0.unwrap_or(0), found.1.unwrap_or(0))
+}
+
+async fn collection_stats(source: &Endpoint, namespace: &Namespace) -> (Option<i64>, Option<i64>) {
     let command = doc! {
         "aggregate": &namespace.coll,
         "pipeline": [{"$collStats": {"storageStats": {}}}, {"$project": {"n": "$storageStats.count", "s": "$storageStats.size"}}],
@@ -253,12 +266,13 @@ pub async fn estimate(source: &Endpoint, namespace: &Namespace) -> (i64, i64) {
             None
         }
     };
-    let number = |name: &str| {
-        let value = stats.as_ref()?.get(name)?;
-        #[allow(clippy::cast_possible_truncation)]
-        value.as_i64().or_else(|| value.as_i32().map(Into::into)).or_else(|| value.as_f64().map(|f| f as i64))
-    };
-    (number("n").unwrap_or(0), number("s").unwrap_or(0))
+    stats.map_or((None, None), |stats| (number(&stats, "n"), number(&stats, "s")))
+}
+
+fn number(document: &Document, name: &str) -> Option<i64> {
+    let value = document.get(name)?;
+    #[allow(clippy::cast_possible_truncation)]
+    value.as_i64().or_else(|| value.as_i32().map(Into::into)).or_else(|| value.as_f64().map(|f| f as i64))
 }
 
 #[cfg(test)]

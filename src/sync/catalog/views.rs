@@ -14,7 +14,7 @@ pub async fn create_missing(ctx: &Context) -> Result<()> {
         views.values().filter(|view| !view.created).map(|view| view.namespace.clone()).collect()
     };
     for name in waiting {
-        let _ddl = ctx.catalog.ddl.lock().await;
+        let _ddl = ctx.catalog.ddl.write().await;
         // Dropped or created by an event meanwhile.
         let Some(view) = ctx.catalog.views().get(&name).filter(|view| !view.created).cloned() else {
             continue;

@@ -8,15 +8,17 @@ use super::{plan, source_time};
 use crate::sync::catalog::{Collection, create, index, options, read};
 use crate::sync::config::OnExistingData;
 use crate::sync::context::Context;
+use crate::sync::endpoint::failure;
 use crate::sync::error::{Class, Error, Reason, Result};
 use crate::sync::state::record::binary;
 use crate::sync::state::slot::{PARTITION, PartitionRecord};
 use crate::sync::state::store::{COLLECTIONS, INDEXES, SLOTS};
+use crate::sync::state::transaction::Durability;
 use crate::sync::state::{CollectionRecord, CollectionState, IndexRecord, IndexState, Operation};
 
 /// Below this, indexes are built before the data: a build on a collection with data costs 20 ms whatever its
 /// size, one on an empty collection 2 ms; above, building them after the data is several times faster.
-const INDEX_FIRST_BYTES: i64 = 4 << 20;
+pub const INDEX_FIRST_BYTES: i64 = 4 << 20;
 
 /// Begin, or find out how far an earlier run came. None if the collection is not in the catalogue any more.
 pub async fn begin(ctx: &Context, collection: &Arc<Collection>) -> Result<Option<Vec<PartitionRecord>>> {
@@ -26,8 +28,9 @@ pub async fn begin(ctx: &Context, collection: &Arc<Collection>) -> Result<Option
         count(ctx, &partitions);
         return Ok(Some(partitions));
     }
+    let waiting;
     let mut record = {
-        let _ddl = ctx.catalog.ddl.lock().await;
+        let _ddl = ctx.catalog.ddl.read().await;
         if ctx.catalog.get(collection.uuid).is_none() {
             return Ok(None);
         }
@@ -55,13 +58,17 @@ pub async fn begin(ctx: &Context, collection: &Arc<Collection>) -> Result<Option
         }
         ctx.store.write(operations).await?;
         collection.set(record.clone());
-        record.target_uuid =
-            Some(create::create(&ctx.target, &record.target_namespace(), &record.options.bytes).await?);
+        // What is built on it is built on a majority, and would miss a collection that a failover took back.
+        waiting = waiting_indexes(ctx, &record).await?;
+        let durability = if waiting.is_empty() { Durability::Majority } else { Durability::Primary };
+        let namespace = record.target_namespace();
+        let created = create::create(&ctx.target, &namespace, &record.options.bytes, durability).await?;
+        record.target_uuid = Some(created);
         collection.set(record.clone());
         record
     };
     record.read_time = Some(source_time(ctx).await?);
-    let built = if record.bytes <= INDEX_FIRST_BYTES { index_first(ctx, &record).await? } else { Vec::new() };
+    let built = index_first(ctx, &record, waiting).await?;
     let planned =
         if collection.is_capped() { Ok(plan::whole(ctx, &record)) } else { plan::plan(ctx, &record).await };
     let planned = match planned {
@@ -72,7 +79,7 @@ pub async fn begin(ctx: &Context, collection: &Arc<Collection>) -> Result<Option
             plan::whole(ctx, &record)
         }
     };
-    let _ddl = ctx.catalog.ddl.lock().await;
+    let _ddl = ctx.catalog.ddl.read().await;
     if ctx.catalog.get(collection.uuid).is_none() {
         return Ok(None);
     }
@@ -160,9 +167,21 @@ fn indexes_anew(ctx: &Context, found: &read::SourceCollection) -> Result<Vec<Ope
     Ok(operations)
 }
 
-async fn index_first(ctx: &Context, record: &CollectionRecord) -> Result<Vec<IndexRecord>> {
-    let filter = doc! {"sync": ctx.store.sync(), "collection": record.uuid, "state": "Waiting"};
-    let mut waiting: Vec<IndexRecord> = ctx.store.find(INDEXES, filter).await?;
+/// The indexes that are built before the data.
+async fn waiting_indexes(ctx: &Context, record: &CollectionRecord) -> Result<Vec<IndexRecord>> {
+    if record.bytes > INDEX_FIRST_BYTES {
+        return Ok(Vec::new());
+    }
+    let mut waiting = ctx.store.indexes_of(record.uuid).await?;
+    waiting.retain(|index| index.state == IndexState::Waiting);
+    Ok(waiting)
+}
+
+async fn index_first(
+    ctx: &Context,
+    record: &CollectionRecord,
+    mut waiting: Vec<IndexRecord>,
+) -> Result<Vec<IndexRecord>> {
     if waiting.is_empty() {
         return Ok(waiting);
     }
@@ -171,6 +190,14 @@ async fn index_first(ctx: &Context, record: &CollectionRecord) -> Result<Vec<Ind
     match create::create_indexes(&ctx.target, &record.target_namespace(), record.target_uuid, &specs).await {
         Ok(()) => {}
         Err(error) if error.class() == Class::Transient => return Err(error),
+        Err(error)
+            if matches!(
+                error.code(),
+                Some(failure::NAMESPACE_NOT_FOUND | failure::COLLECTION_UUID_MISMATCH)
+            ) =>
+        {
+            return Err(error.as_reason(Reason::Interrupted));
+        }
         // The builder tries them one by one later, and says which is the bad one.
         Err(_) => return Ok(Vec::new()),
     }

@@ -3,15 +3,16 @@
 pub mod begin;
 pub mod partition;
 pub mod plan;
+pub mod schedule;
 pub mod write;
 
 use std::sync::Arc;
 
-use futures::StreamExt;
 use mongodb::bson::{Timestamp, doc};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+use schedule::Places;
 
 use super::catalog::{Collection, views};
 use super::context::Context;
@@ -19,12 +20,6 @@ use super::error::{Error, Reason, Result};
 use super::share::CloneSlot;
 use super::state::store::{COLLECTIONS, SLOTS};
 use super::state::{CollectionState, Stage};
-
-/// Collections in flight when the user does not say: small ones are bound by round trips.
-const AUTO_COLLECTIONS: usize = 6;
-
-/// Partitions in flight over all collections when the user does not say.
-const AUTO_READERS: usize = 4;
 
 /// Copy every collection that is not copied yet, then those that come later (their data makes no events, or a capped one
 /// must be copied again), until cancelled: batches in flight are finished then. When the first of it is done, in
@@ -35,22 +30,11 @@ pub async fn run(
     mut slot: Option<CloneSlot>,
     cloned: &watch::Sender<bool>,
 ) -> Result<()> {
-    let asked = &ctx.config.initial_sync;
-    let collections =
-        if asked.parallel_collections == 0 { AUTO_COLLECTIONS } else { asked.parallel_collections };
-    let readers = if asked.readers_per_collection == 0 { AUTO_READERS } else { asked.readers_per_collection };
-    let in_flight =
-        if asked.parallel_collections == 0 { readers.max(AUTO_READERS) } else { collections * readers };
-    let permits = Arc::new(Semaphore::new(in_flight));
+    let places = Places::new(&ctx.config.initial_sync);
     views::create_missing(ctx).await?;
     loop {
-        let mut copies = futures::stream::iter(open(ctx))
-            .map(|collection| clone_collection(ctx, collection, Arc::clone(&permits), cancel))
-            .buffer_unordered(collections);
-        while let Some(complete) = copies.next().await {
-            if !complete? {
-                return Ok(());
-            }
+        if !schedule::copy_all(ctx, open(ctx), &places, cancel).await? {
+            return Ok(());
         }
         if !*cloned.borrow() && open(ctx).is_empty() {
             finish(ctx).await?;
@@ -90,7 +74,7 @@ pub async fn again(ctx: &Context) -> Result<()> {
 
 /// Back to the beginning of a collection's clone; its events are discarded until it begins.
 pub async fn restart(ctx: &Context, collection: &Collection) -> Result<()> {
-    let _ddl = ctx.catalog.ddl.lock().await;
+    let _ddl = ctx.catalog.ddl.write().await;
     let mut record = collection.record().clone();
     record.state = CollectionState::Pending;
     record.late = true;
@@ -137,59 +121,11 @@ pub async fn source_time(ctx: &Context) -> Result<Timestamp> {
     Ok(now.max(times.seen.unwrap_or(now)).max(times.read.unwrap_or(now)))
 }
 
-async fn clone_collection(
-    ctx: &Context,
-    collection: Arc<Collection>,
-    permits: Arc<Semaphore>,
-    cancel: &CancellationToken,
-) -> Result<bool> {
-    if cancel.is_cancelled() {
-        return Ok(false);
-    }
-    let Some(partitions) = Box::pin(begin::begin(ctx, &collection)).await? else {
-        return gone(ctx, &collection).await.map(|()| true);
-    };
-    let mut tasks = JoinSet::new();
-    for partition in partitions.into_iter().filter(|partition| !partition.done) {
-        let (ctx, collection, permits) = (ctx.clone(), Arc::clone(&collection), Arc::clone(&permits));
-        let cancel = cancel.clone();
-        tasks.spawn(async move {
-            let _permit = permits.acquire_owned().await;
-            Box::pin(partition::copy(&ctx, &collection, partition, &cancel)).await
-        });
-    }
-    let (mut vanished, mut stopped, mut broken) = (false, false, false);
-    while let Some(joined) = tasks.join_next().await {
-        match joined {
-            Ok(Ok(partition::Outcome::Copied)) => {}
-            Ok(Ok(partition::Outcome::Gone)) => vanished = true,
-            Ok(Ok(partition::Outcome::Stopped)) => stopped = true,
-            Ok(Ok(partition::Outcome::Broken)) => broken = true,
-            Ok(Err(error)) => return Err(error),
-            Err(panic) => {
-                return Err(Error::new(Reason::Internal, format!("a partition's copy ended: {panic}")));
-            }
-        }
-    }
-    if broken && !stopped && !vanished {
-        tracing::info!(
-            namespace = collection.record().source,
-            "a scan in natural order was interrupted: again"
-        );
-        return restart(ctx, &collection).await.map(|()| true);
-    }
-    match (stopped, vanished) {
-        (true, _) => Ok(false),
-        (false, true) => gone(ctx, &collection).await.map(|()| true),
-        (false, false) => done(ctx, &collection).await.map(|()| true),
-    }
-}
-
 /// The collection is copied: its events may be applied from its read time on.
 async fn done(ctx: &Context, collection: &Arc<Collection>) -> Result<()> {
     let end = source_time(ctx).await?;
     {
-        let _ddl = ctx.catalog.ddl.lock().await;
+        let _ddl = ctx.catalog.ddl.read().await;
         let mut record = collection.record().clone();
         record.state = CollectionState::Cloned;
         record.clone_end = Some(end);
@@ -199,7 +135,10 @@ async fn done(ctx: &Context, collection: &Arc<Collection>) -> Result<()> {
     }
     ctx.progress.collections_done.add(1);
     ctx.catalog.announce();
-    ctx.builder.wake();
+    // A small collection's indexes were built before its data.
+    if collection.record().bytes > begin::INDEX_FIRST_BYTES {
+        ctx.builder.wake();
+    }
     Ok(())
 }
 

@@ -18,7 +18,7 @@ use crate::sync::namespace::Namespace;
 use crate::sync::state::slot::{PartitionRecord, Slot};
 
 /// Bytes that a batch should have: large enough to pay for its transaction, small beside the memory bound.
-const BATCH_BYTES: i64 = 3 << 20;
+const BATCH_BYTES: i64 = 2 << 20;
 
 /// Documents in a batch at most.
 const BATCH_DOCUMENTS: i64 = 10_000;
@@ -56,7 +56,16 @@ pub struct Chunk {
     pub batch: Batch,
     /// Documents at the front that are on the target already.
     pub skip: usize,
+    /// Whether nothing follows.
+    pub last: bool,
     _reservation: Reservation,
+}
+
+impl Chunk {
+    /// Whether the partition is wholly copied with it.
+    pub fn ends(&self) -> bool {
+        self.last && self.batch.documents().nth(self.skip).is_some()
+    }
 }
 
 /// Copy what is left of a partition.
@@ -190,6 +199,10 @@ async fn read_from(
     let mut cursor = ctx.source.cursor(&name.db, raw_command, fetch).await?;
     let mut resumed = last.clone();
     loop {
+        // Not ahead of the writer by more than one batch.
+        let Ok(place) = sender.reserve().await else {
+            return Err(Error::new(Reason::Interrupted, "the writer of a partition ended"));
+        };
         let asked = Instant::now();
         let Some(batch) = cursor.next().await? else { break };
         ctx.progress.read_micros.set(u64::try_from(asked.elapsed().as_micros()).unwrap_or(0));
@@ -214,8 +227,11 @@ async fn read_from(
         let bytes = batch.bytes().len() as u64;
         ctx.throttle.take(bytes).await;
         let reservation = ctx.budgets.clone.reserve(bytes).await;
-        if sender.send(Message::Chunk(Chunk { batch, skip, _reservation: reservation })).await.is_err() {
-            return Err(Error::new(Reason::Interrupted, "the writer of a partition ended"));
+        let last = batch.is_last();
+        let chunk = Chunk { batch, skip, last, _reservation: reservation };
+        place.send(Message::Chunk(chunk));
+        if last {
+            break;
         }
     }
     Ok(())

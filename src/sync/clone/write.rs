@@ -41,11 +41,13 @@ pub async fn write(
                 if write_chunk(ctx, collection, &mut slot, &chunk).await? == Written::Twice {
                     return Ok(Written::Twice);
                 }
+                if chunk.ends() && !collection.is_capped() {
+                    return Ok(Written::All);
+                }
             }
             Message::End => {
-                // A partition is done only when a majority has all of it.
                 let done = slot
-                    .commit(doc! {"done": true}, Document::new(), &[], Durability::Majority, &any_reply)
+                    .commit(doc! {"done": true}, Document::new(), Vec::new, Durability::Majority, &any_reply)
                     .await;
                 done.map_err(|refusal| engine_error(&collection.target(), refusal))?;
                 return Ok(Written::All);
@@ -67,7 +69,12 @@ async fn write_chunk(
     };
     let bytes: usize = documents.iter().map(|document| document.len()).sum();
     let (count, size) = (i64::try_from(documents.len()).unwrap_or(0), i64::try_from(bytes).unwrap_or(0));
-    let set = doc! {"last": Bson::Binary(binary(last.as_bytes()))};
+    let mut set = doc! {"last": Bson::Binary(binary(last.as_bytes()))};
+    // A partition is done only when a majority has all of it.
+    let durability = if chunk.ends() { Durability::Majority } else { Durability::Primary };
+    if chunk.ends() {
+        set.insert("done", true);
+    }
     let inc = doc! {"documents": count, "bytes": size};
     let namespace = collection.target();
     let uuid = collection.record().target_uuid;
@@ -76,14 +83,14 @@ async fn write_chunk(
     if collection.is_capped() {
         return write_capped(ctx, collection, slot, &documents, (count, size)).await;
     }
-    let inserts = inserts(&namespace, uuid, &documents);
-    match slot.commit(set.clone(), inc.clone(), &inserts, Durability::Primary, &any_reply).await {
+    let inserts = || inserts(&namespace, uuid, &documents);
+    match slot.commit(set.clone(), inc.clone(), inserts, durability, &any_reply).await {
         Ok(()) => {}
         Err(Refusal::Document { .. }) => {
             // A document that was deleted and inserted again meanwhile is read twice; its events follow anyway.
-            let upserts = upserts(&namespace, uuid, &documents);
+            let upserts = || upserts(&namespace, uuid, &documents);
             loop {
-                match slot.commit(set.clone(), inc.clone(), &upserts, Durability::Primary, &any_reply).await {
+                match slot.commit(set.clone(), inc.clone(), upserts, durability, &any_reply).await {
                     Ok(()) => break,
                     Err(Refusal::Document { error, .. })
                         if failure::IS_OF_AN_INDEX.contains(&error.code)
@@ -136,7 +143,7 @@ async fn write_capped(
         rest = later;
     }
     let inc = doc! {"documents": count, "bytes": size};
-    slot.commit(Document::new(), inc, &[], Durability::Primary, &any_reply)
+    slot.commit(Document::new(), inc, Vec::new, Durability::Primary, &any_reply)
         .await
         .map_err(|refusal| engine_error(&namespace, refusal))?;
     let (count, size) = (u64::try_from(count).unwrap_or(0), u64::try_from(size).unwrap_or(0));

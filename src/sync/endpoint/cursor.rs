@@ -116,6 +116,11 @@ impl Batch {
         raw::elements(array.map(|array| array.value).unwrap_or_default()).map(|element| element.value)
     }
 
+    /// Whether the server has nothing more for this cursor.
+    pub fn is_last(&self) -> bool {
+        self.cursor_field("id").is_some_and(|id| id.value.iter().all(|byte| *byte == 0))
+    }
+
     /// Where a change stream stands after this batch: the token's `_data`.
     pub fn post_batch_token(&self) -> Option<&str> {
         raw::get(self.cursor_field("postBatchResumeToken")?.value, "_data")?.as_str()

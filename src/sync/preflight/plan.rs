@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 
+use futures::StreamExt;
 use mongodb::bson::doc;
 
 use super::{Found, foreign};
@@ -20,6 +21,9 @@ use crate::sync::stream::reader;
 
 /// Lanes when the user does not say.
 const AUTO_LANES: usize = 4;
+
+/// Sizes that are asked for at a time.
+const ESTIMATES: usize = 8;
 
 /// Names in a message at most.
 const NAMED: usize = 8;
@@ -135,8 +139,16 @@ async fn record_all(
 ) -> Result<()> {
     let mut collections = Vec::with_capacity(catalogue.collections.len());
     let mut indexes = Vec::new();
-    for found in &catalogue.collections {
-        let (documents, bytes) = read::estimate(source, &found.namespace).await;
+    let names: Vec<Namespace> = catalogue.collections.iter().map(|found| found.namespace.clone()).collect();
+    let sizes = futures::stream::iter(names)
+        .map(|namespace| {
+            let source = source.clone();
+            async move { read::estimate(&source, &namespace).await }
+        })
+        .buffered(ESTIMATES)
+        .collect::<Vec<_>>()
+        .await;
+    for (found, (documents, bytes)) in catalogue.collections.iter().zip(sizes) {
         let options = found.options.as_bytes();
         let record = CollectionRecord::new(store.sync(), found.uuid, &found.namespace, options);
         collections.push(CollectionRecord { documents, bytes, ..record });
@@ -166,10 +178,7 @@ async fn record_all(
     }
     let lanes: Vec<LaneRecord> =
         (0..record.lanes).map(|number| LaneRecord::new(store.sync(), store.epoch(), number, token)).collect();
-    store
-        .write(vec![store.put(SLOTS, &lanes)?, store.update_sync(doc! {"stage": "Cloning"})?])
-        .await
-        .map(|_| ())
+    store.write(vec![store.put(SLOTS, &lanes)?, store.update_sync(doc! {"stage": "Cloning"})?]).await
 }
 
 /// Data that is there already is never overwritten unless the user said so.

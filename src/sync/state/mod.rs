@@ -17,6 +17,7 @@ pub mod slot;
 pub mod store;
 pub mod transaction;
 pub mod wish;
+pub mod writer;
 
 pub use record::{CollectionRecord, CollectionState, IndexRecord, IndexState, Stage, SyncRecord, ViewRecord};
 pub use slot::{Refusal, Slot};

@@ -23,7 +23,7 @@ pub async fn acquire(store: Store, holder: &Holder) -> Result<Store> {
     let session = Session::open(store.target()).await?;
     let (epoch, former) = take(&store, holder, session.id()).await?;
     raise(&store, epoch, former).await?;
-    Ok(store.owned(epoch, session))
+    store.owned(epoch, session)
 }
 
 /// The new epoch, and the former owner's session.
@@ -115,8 +115,9 @@ async fn raise_in(store: &Store, collection: &str, update: Document) -> Result<(
 }
 
 async fn kill_sessions(store: &Store, former: Option<&Bson>) -> Result<()> {
-    let slots =
-        store.find::<Document>(SLOTS, doc! {"sync": store.sync(), "session": {"$exists": true}}).await?;
+    let slots = store
+        .find_latest::<Document>(SLOTS, doc! {"sync": store.sync(), "session": {"$exists": true}})
+        .await?;
     let mut sessions: Vec<Bson> = former.cloned().into_iter().collect();
     for slot in slots {
         if let Some(session) = slot.get("session").filter(|session| !sessions.contains(session)) {

@@ -142,7 +142,7 @@ impl Slot {
                 slot.store.db(),
                 doc! {"update": SLOTS, "updates": [
                     {"q": {"_id": &slot.id, "epoch": slot.store.epoch()}, "u": {"$set": {"session": slot.session.id().clone()}}}
-                ]},
+                ], "writeConcern": {"w": 1}},
             )
             .await?;
         Ok(slot)
@@ -153,13 +153,14 @@ impl Slot {
         self.seq
     }
 
-    /// Apply `operations` and move the slot by `$set: set`, `$inc: inc` in one transaction, which commits only if
-    /// `check` accepts the operations' replies.
+    /// Apply the operations that `make` makes, anew for each try, so that nobody keeps a copy of their bytes, and move
+    /// the slot by `$set: set`, `$inc: inc` in one transaction, which commits only if `check` accepts the operations'
+    /// replies.
     pub async fn commit(
         &mut self,
         set: Document,
         inc: Document,
-        operations: &[Operation],
+        mut make: impl FnMut() -> Vec<Operation> + Send,
         durability: Durability,
         check: Check<'_>,
     ) -> Result<(), Refusal> {
@@ -177,7 +178,7 @@ impl Slot {
         )?;
         let mut tries = 0;
         loop {
-            match self.commit_once(&fence, operations, durability, check).await {
+            match self.commit_once(&fence, make(), durability, check).await {
                 Err(Refusal::Engine(error)) if is_passing(&error) && tries < RETRIES => {
                     tries += 1;
                     tokio::time::sleep(Duration::from_millis(5 * u64::from(tries))).await;
@@ -194,7 +195,7 @@ impl Slot {
     async fn commit_once(
         &mut self,
         fence: &Operation,
-        operations: &[Operation],
+        operations: Vec<Operation>,
         durability: Durability,
         check: Check<'_>,
     ) -> Result<(), Refusal> {
@@ -212,13 +213,13 @@ impl Slot {
     async fn run_all(
         &mut self,
         fence: &Operation,
-        operations: &[Operation],
+        operations: Vec<Operation>,
     ) -> Result<Vec<Document>, Refusal> {
-        if self.session.run(fence).await?.get_i32("n").ok() != Some(1) {
+        if self.session.run(fence.clone()).await?.get_i32("n").ok() != Some(1) {
             return Err(self.explain_mismatch().await.into());
         }
         let mut replies = Vec::with_capacity(operations.len());
-        for (number, operation) in operations.iter().enumerate() {
+        for (number, operation) in operations.into_iter().enumerate() {
             let reply = self.session.run(operation).await?;
             if let Some(error) = write_error(&reply) {
                 if error.code == failure::WRITE_CONFLICT {

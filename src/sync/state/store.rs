@@ -1,24 +1,17 @@
 //! Access to the durable state of one sync by its owner.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use mongodb::bson::{
-    Document, deserialize_from_document, deserialize_from_slice, doc, serialize_to_document,
+    Document, Uuid, deserialize_from_document, deserialize_from_slice, doc, serialize_to_document,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::Mutex;
 
 use super::record::{CollectionRecord, IndexRecord, SyncRecord, ViewRecord};
-use super::slot::is_passing;
-use super::transaction::{Durability, Operation, Session, write_error, write_failure};
+use super::transaction::{Operation, Session};
+use super::writer::Writer;
 use crate::sync::endpoint::Endpoint;
 use crate::sync::endpoint::failure;
 use crate::sync::error::{Error, Reason, Result};
-
-/// Conflicts with another transaction on the same document are over in milliseconds.
-const CONFLICT_RETRIES: u32 = 20;
 
 /// Owners, one document a sync.
 pub const OWNERS: &str = "owners";
@@ -44,21 +37,20 @@ pub struct Store {
     epoch: i64,
     /// One session for all fenced writes, known to whoever takes over: it can kill a transaction that a dead or
     /// frozen owner left open, which would hold the sync's document for a minute.
-    session: Option<Arc<Mutex<Session>>>,
+    writer: Option<Writer>,
 }
 
 impl Store {
     /// Open without owning: `epoch` 0 matches nothing, so every fenced write would be refused.
     pub fn new(target: Endpoint, db: &str, sync: &str) -> Self {
-        Self { target, db: db.to_owned(), sync: sync.to_owned(), epoch: 0, session: None }
+        Self { target, db: db.to_owned(), sync: sync.to_owned(), epoch: 0, writer: None }
     }
 
     /// The same store as its owner, who recorded `session` in the owner document.
-    #[must_use]
-    pub fn owned(mut self, epoch: i64, session: Session) -> Self {
+    pub fn owned(mut self, epoch: i64, session: Session) -> Result<Self> {
         self.epoch = epoch;
-        self.session = Some(Arc::new(Mutex::new(session)));
-        self
+        self.writer = Some(Writer::spawn(session, self.fence()?, self.db.clone(), self.lost()));
+        Ok(self)
     }
 
     /// The target.
@@ -108,79 +100,19 @@ impl Store {
         Ok(())
     }
 
-    /// Run `operations` in one majority transaction that first proves that we still own the sync.
-    pub async fn write(&self, operations: Vec<Operation>) -> Result<Vec<Document>> {
-        self.write_checked(operations, |_| Ok(())).await
+    /// Run `operations` in a majority transaction that first proves that we still own the sync; others that write at the
+    /// same time may share it.
+    pub async fn write(&self, operations: Vec<Operation>) -> Result<()> {
+        self.writer.as_ref().ok_or_else(|| self.lost())?.write(operations).await
     }
 
-    /// As [`write`](Self::write); commits only if `check` accepts the replies.
+    /// As [`write`](Self::write), alone; commits only if `check` accepts the replies.
     pub async fn write_checked(
         &self,
         operations: Vec<Operation>,
-        check: impl Fn(&[Document]) -> Result<()> + Send,
+        check: impl Fn(&[Document]) -> Result<()> + Send + Sync + 'static,
     ) -> Result<Vec<Document>> {
-        self.write_fenced(&self.fence()?, &operations, &check).await
-    }
-
-    async fn write_fenced(
-        &self,
-        fence: &Operation,
-        operations: &[Operation],
-        check: &(impl Fn(&[Document]) -> Result<()> + Send),
-    ) -> Result<Vec<Document>> {
-        let session = self.session.as_ref().ok_or_else(|| self.lost())?;
-        let mut session = session.lock().await;
-        let mut tries = 0;
-        loop {
-            match self.write_once(&mut session, fence, operations, check).await {
-                Err(error) if is_passing(&error) && tries < CONFLICT_RETRIES => {
-                    tries += 1;
-                    tokio::time::sleep(Duration::from_millis(5 * u64::from(tries))).await;
-                }
-                other => return other,
-            }
-        }
-    }
-
-    async fn write_once(
-        &self,
-        session: &mut Session,
-        fence: &Operation,
-        operations: &[Operation],
-        check: &(impl Fn(&[Document]) -> Result<()> + Send),
-    ) -> Result<Vec<Document>> {
-        session.begin(Durability::Majority).await?;
-        let outcome = self.write_inside(session, fence, operations, check).await;
-        match outcome {
-            Ok(replies) => session.commit().await.map(|()| replies),
-            Err(error) => {
-                session.abort().await;
-                Err(error)
-            }
-        }
-    }
-
-    async fn write_inside(
-        &self,
-        session: &mut Session,
-        fence: &Operation,
-        operations: &[Operation],
-        check: &(impl Fn(&[Document]) -> Result<()> + Send),
-    ) -> Result<Vec<Document>> {
-        if session.run(fence).await?.get_i32("n").ok() != Some(1) {
-            return Err(self.lost());
-        }
-        let mut replies = Vec::with_capacity(operations.len());
-        for operation in operations {
-            let reply = session.run(operation).await?;
-            if let Some(error) = write_error(&reply) {
-                return Err(write_failure(&format!("the durable state ({})", self.db), &error)
-                    .with_code(Some(error.code)));
-            }
-            replies.push(reply);
-        }
-        check(&replies)?;
-        Ok(replies)
+        self.writer.as_ref().ok_or_else(|| self.lost())?.write_alone(None, operations, check).await
     }
 
     fn fence(&self) -> Result<Operation> {
@@ -247,6 +179,13 @@ impl Store {
         if owner.is_empty() { Err(self.lost()) } else { Ok(()) }
     }
 
+    /// The indexes of one collection.
+    pub async fn indexes_of(&self, collection: Uuid) -> Result<Vec<IndexRecord>> {
+        // By the prefix of their keys, which are indexed; those of all collections may be very many.
+        let key = |end: &str| format!("{}{end}", CollectionRecord::key(&self.sync, collection));
+        self.find(INDEXES, doc! {"_id": {"$gt": key("/"), "$lt": key("0")}}).await
+    }
+
     /// Majority read of documents of one kind.
     pub async fn find<T: DeserializeOwned>(&self, collection: &str, filter: Document) -> Result<Vec<T>> {
         self.find_at(collection, filter, "majority").await
@@ -308,7 +247,8 @@ impl Store {
         let sync = doc! {"delete": SYNCS, "deletes": [{"q": {"_id": &self.sync}, "limit": 1}]};
         all.push(Operation::new(&self.db, &sync)?);
         all.extend(operations);
-        self.write_fenced(&fence, &all, &|_: &[Document]| Ok(())).await.map(|_| ())
+        let writer = self.writer.as_ref().ok_or_else(|| self.lost())?;
+        writer.write_alone(Some(fence), all, |_| Ok(())).await.map(|_| ())
     }
 
     /// Decode one document.

@@ -27,6 +27,16 @@ impl Operation {
             .map_err(|error| Error::new(Reason::Internal, format!("a command cannot be encoded: {error}")))?;
         Ok(Self { db: db.to_owned(), command })
     }
+
+    /// Bytes of the command.
+    pub fn len(&self) -> usize {
+        self.command.as_bytes().len()
+    }
+
+    /// Whether it is no command at all.
+    pub fn is_empty(&self) -> bool {
+        self.command.is_empty()
+    }
 }
 
 /// What a commit waits for.
@@ -75,9 +85,9 @@ impl Session {
     }
 
     /// Run one command in the transaction. Errors of single documents are in the reply's `writeErrors`.
-    pub async fn run(&mut self, operation: &Operation) -> Result<Document> {
+    pub async fn run(&mut self, operation: Operation) -> Result<Document> {
         let database = self.target.client().database(&operation.db);
-        let command = database.run_raw_command(operation.command.clone()).session(&mut self.inner);
+        let command = database.run_raw_command(operation.command).session(&mut self.inner);
         let reply = self.target.in_time(command.into_future()).await?;
         reply.map_err(|error| self.target.failure(&error))
     }

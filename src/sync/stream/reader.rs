@@ -16,6 +16,15 @@ use crate::sync::scope::Scope;
 /// How long a getMore waits at the end of the oplog: the delay with which progress without events is seen.
 const AWAIT: Duration = Duration::from_millis(250);
 
+/// Bytes that a batch should have: the server would fill 16 MB, of which several are on their way at a time.
+const BATCH_BYTES: usize = 4 << 20;
+
+/// Events in a batch at most.
+const MOST_EVENTS: u32 = 4_000;
+
+/// Events in a batch at least, where it is asked for anew because they are large.
+const FEWEST_EVENTS: u32 = 4;
+
 /// A server's batch of events, with its share of the byte budget.
 #[derive(Debug)]
 pub struct EventBatch {
@@ -110,12 +119,13 @@ pub async fn read(ctx: &Context, token: String, sender: mpsc::Sender<EventBatch>
     let mut source = ctx.source.clone();
     let mut at_primary = false;
     let mut cursor = None;
+    let mut size = MOST_EVENTS;
     loop {
         if !raw_updates {
             ctx.progress.warn("the source does not offer raw updates: every updated document is read again");
         }
         let next = match cursor.as_mut() {
-            None => match open(&source, ctx, &token, form, raw_updates).await {
+            None => match open(&source, ctx, &token, form, raw_updates, size).await {
                 Ok(opened) => {
                     cursor = Some(opened);
                     continue;
@@ -162,6 +172,10 @@ pub async fn read(ctx: &Context, token: String, sender: mpsc::Sender<EventBatch>
         if form == Form::Slim && batch.documents().next().is_some() {
             form = Form::Whole;
             cursor = None;
+        } else if let Some(better) = better_size(size, batch.documents().count(), batch.bytes().len()) {
+            // A cursor keeps the size with which it was opened.
+            size = better;
+            cursor = None;
         }
         let reservation = ctx.budgets.stream.reserve(batch.bytes().len() as u64).await;
         if sender.send(EventBatch { batch: Arc::new(batch), reservation }).await.is_err() {
@@ -170,15 +184,25 @@ pub async fn read(ctx: &Context, token: String, sender: mpsc::Sender<EventBatch>
     }
 }
 
+/// How many events to ask for, where that is far from how many were asked for; a batch tells how large they are.
+fn better_size(asked: u32, events: usize, bytes: usize) -> Option<u32> {
+    let fitting = u32::try_from(BATCH_BYTES / (bytes / events.max(1)).max(1)).unwrap_or(MOST_EVENTS);
+    let fitting = fitting.clamp(FEWEST_EVENTS, MOST_EVENTS);
+    let too_large = bytes > 2 * BATCH_BYTES && fitting < asked;
+    let too_small = events >= asked as usize && fitting / 4 >= asked;
+    (too_large || too_small).then_some(fitting)
+}
+
 async fn open(
     source: &Endpoint,
     ctx: &Context,
     token: &str,
     form: Form,
     raw_updates: bool,
+    size: u32,
 ) -> Result<Cursor> {
-    let batch_size = (form == Form::Slim).then_some(1);
-    let fetch = Fetch { await_time: Some(AWAIT), batch_size };
+    let batch_size = if form == Form::Slim { 1 } else { size };
+    let fetch = Fetch { await_time: Some(AWAIT), batch_size: Some(batch_size) };
     let command = command(&ctx.config.scope, Some(token), None, form, raw_updates)?;
     source.cursor("admin", command, fetch).await
 }
@@ -192,6 +216,18 @@ mod tests {
         let time = token_time("826B0552C3000000022B0229296E04");
         assert_eq!(time, Some(Timestamp { time: 0x6B05_52C3, increment: 2 }));
         assert_eq!(token_time("8"), None);
+    }
+
+    #[test]
+    fn batches_follow_the_size_of_events() {
+        assert_eq!(better_size(MOST_EVENTS, 4_000, 4_000 * 900), None);
+        assert_eq!(better_size(MOST_EVENTS, 160, 16 << 20), Some(40));
+        assert_eq!(better_size(40, 40, 4 << 20), None);
+        assert_eq!(better_size(MOST_EVENTS, 1, 16 << 20), Some(FEWEST_EVENTS));
+        assert_eq!(better_size(FEWEST_EVENTS, 1, 16 << 20), None);
+        assert_eq!(better_size(40, 40, 40 * 900), Some(MOST_EVENTS));
+        assert_eq!(better_size(40, 3, 3 * 900), None);
+        assert_eq!(better_size(40, 0, 200), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod views;
 use std::sync::Arc;
 
 use mongodb::bson::{Document, Timestamp, Uuid, doc};
-use tokio::sync::MutexGuard;
+use tokio::sync::RwLockWriteGuard;
 
 use crate::sync::catalog::{Catalog, Collection, create, index as catalog_index, options, read};
 use crate::sync::config::OnExistingData;
@@ -17,6 +17,7 @@ use crate::sync::error::{Error, Reason, Result};
 use crate::sync::namespace::Namespace;
 use crate::sync::state::record::binary;
 use crate::sync::state::store::{COLLECTIONS, INDEXES};
+use crate::sync::state::transaction::Durability;
 use crate::sync::state::{CollectionRecord, CollectionState, IndexRecord, IndexState, Operation, claims};
 use crate::sync::stream::{Event, Kind};
 
@@ -97,7 +98,7 @@ impl Ddl {
         &self,
         catalog: &'a Catalog,
         collections: &[Option<&Arc<Collection>>],
-    ) -> MutexGuard<'a, ()> {
+    ) -> RwLockWriteGuard<'a, ()> {
         let at_rest = |uuid| {
             catalog.get(uuid).is_none_or(|now| {
                 now.is_gone() || matches!(now.state(), CollectionState::Pending | CollectionState::Cloned)
@@ -108,7 +109,7 @@ impl Ddl {
                 catalog.wait_until(|| at_rest(collection.uuid)).await;
                 collection.drained().await;
             }
-            let guard = catalog.ddl.lock().await;
+            let guard = catalog.ddl.write().await;
             if collections.iter().flatten().all(|collection| at_rest(collection.uuid)) {
                 return guard;
             }
@@ -146,7 +147,7 @@ impl Ddl {
             return self.leave_out(event, what);
         }
         let catalog = Arc::clone(&self.ctx.catalog);
-        let _ddl = catalog.ddl.lock().await;
+        let _ddl = catalog.ddl.write().await;
         let begun = self.intend(event).await?;
         let mut record = CollectionRecord::new(self.ctx.store.sync(), uuid, &namespace, options);
         if options::is_capped(options) {
@@ -169,7 +170,7 @@ impl Ddl {
         let target = &self.ctx.target;
         match create::existing(target, namespace).await? {
             create::Existing::Collection(found) if begun => Ok(found),
-            _ => create::create(target, namespace, options).await,
+            _ => create::create(target, namespace, options, Durability::Majority).await,
         }
     }
 

@@ -21,7 +21,7 @@ impl Ddl {
         }
         let namespace = event.namespace();
         let catalog = Arc::clone(&self.ctx.catalog);
-        let _ddl = catalog.ddl.lock().await;
+        let _ddl = catalog.ddl.write().await;
         let begun = self.intend(event).await?;
         let known = catalog.views().contains_key(&namespace.to_string());
         if !known && !begun {
@@ -41,7 +41,7 @@ impl Ddl {
     pub(super) async fn of_view(&mut self, event: &Event<'_>) -> Result<()> {
         let namespace = event.namespace();
         let catalog = Arc::clone(&self.ctx.catalog);
-        let _ddl = catalog.ddl.lock().await;
+        let _ddl = catalog.ddl.write().await;
         let Some(view) = catalog.views().get(&namespace.to_string()).cloned() else { return Ok(()) };
         if event.kind == Kind::Drop {
             return self.forget_views(event, vec![view]).await;
@@ -60,7 +60,7 @@ impl Ddl {
 
     pub(super) async fn drop_views(&mut self, event: &Event<'_>) -> Result<()> {
         let catalog = Arc::clone(&self.ctx.catalog);
-        let _ddl = catalog.ddl.lock().await;
+        let _ddl = catalog.ddl.write().await;
         let inside = |view: &&ViewRecord| {
             Namespace::parse(&view.namespace).is_some_and(|namespace| namespace.db == event.db)
         };
