@@ -1,0 +1,54 @@
+//! What the rows of the clone share: a round of the engine, and the bars on CPU and memory.
+
+use std::time::Instant;
+
+use serde_json::Value;
+
+use crate::engine::Engine;
+use crate::rig::Rig;
+use crate::row::{Figure, Round, median_of, peak};
+
+/// A round of the engine, from an empty target to `done`; `amount` and `bytes` are what it has to copy. The time
+/// begins with the call of `/start`.
+pub async fn engine(rig: &Rig, amount: i32, bytes: f64, done: impl AsyncFnOnce(&Engine)) -> Round {
+    let engine = Engine::serve(rig).await;
+    let (began, before) = (Instant::now(), engine.mark());
+    engine.start(&["bench.*"]);
+    done(&engine).await;
+    let seconds = began.elapsed().as_secs_f64();
+    let used = engine.usage().since(before);
+    engine.stop();
+    Round {
+        seconds,
+        amount: f64::from(amount),
+        bytes: Some(bytes),
+        cpu_seconds: used.cpu_seconds,
+        peak_mib: used.peak_mib,
+    }
+}
+
+/// The data are copied, by what `/status` says every 10 ms.
+pub fn cloned(status: &Value) -> bool {
+    status["initialSync"]["cloneCompleted"] == true
+}
+
+/// Before each round of either program.
+pub async fn clean(rig: &Rig) {
+    rig.clear_target().await;
+    rig.settle().await;
+}
+
+/// CPU by GB against its bar, and the bare program's beside it.
+pub fn cpu_figures(bare: &[Round], engine: &[Round]) -> Vec<Figure> {
+    let by_gb = |rounds| median_of(rounds, |one| one.cpu_seconds / one.bytes.unwrap_or(f64::NAN) * 1e9);
+    let mut figures = vec![Figure::under("CPU", by_gb(engine).unwrap(), "s per GB", 3.0)];
+    if let Some(bare) = by_gb(bare) {
+        figures.push(Figure::plain("CPU of the bare program", bare, "s per GB"));
+    }
+    figures
+}
+
+/// The peak of memory against its bar, for documents of up to 100 KB.
+pub fn memory_figure(engine: &[Round]) -> Figure {
+    Figure::under("peak memory", peak(engine), "MiB", 128.0)
+}
