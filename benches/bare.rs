@@ -7,10 +7,10 @@ use std::time::Instant;
 use mongodb::Client;
 use mongodb::options::ClientOptions;
 
-use crate::copy;
 use crate::rig::Rig;
 use crate::row::Round;
 use crate::usage::{self, Usage};
+use crate::{clone_large, clone_many, copy, copy_index};
 
 /// What a bare program did.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,6 +32,10 @@ impl std::ops::AddAssign for Work {
 async fn program(name: &str, source: Client, target: Client, args: &[String]) -> Work {
     match name {
         "copy" => copy::copy(&source, &target, args).await,
+        "copy-then-index" => copy_index::after(&source, &target, args).await,
+        "copy-into-indexes" => copy_index::before(&source, &target, args).await,
+        "many" => clone_many::many(&source, &target).await,
+        "natural" => clone_large::natural(&source, &target, args).await,
         _ => panic!("no bare program is named {name}"),
     }
 }

@@ -1,9 +1,10 @@
 //! What the rows of the clone share: a round of the engine, and the bars on CPU and memory.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::copy_index;
 use crate::engine::Engine;
 use crate::rig::Rig;
 use crate::row::{Figure, Round, median_of, peak};
@@ -30,6 +31,17 @@ pub async fn engine(rig: &Rig, amount: i32, bytes: f64, done: impl AsyncFnOnce(&
 /// The data are copied, by what `/status` says every 10 ms.
 pub fn cloned(status: &Value) -> bool {
     status["initialSync"]["cloneCompleted"] == true
+}
+
+/// As [`engine`], until the data are copied and `indexes` of them are ready on the target.
+pub async fn indexed(rig: &Rig, amount: i32, bytes: f64, indexes: i64) -> Round {
+    let done = async |engine: &Engine| {
+        engine.until(cloned).await;
+        while copy_index::ready(&rig.target_client).await < indexes {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    self::engine(rig, amount, bytes, done).await
 }
 
 /// Before each round of either program.

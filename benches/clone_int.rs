@@ -9,8 +9,12 @@ use crate::{bare, clone};
 const DOCUMENTS: i32 = 500_000;
 
 pub async fn run(rounds: usize) -> Row {
+    measure(rounds, scaled(DOCUMENTS)).await
+}
+
+/// With so many documents.
+pub async fn measure(rounds: usize, documents: i32) -> Row {
     let rig = Rig::standard().await;
-    let documents = scaled(DOCUMENTS);
     fill(&rig.source_client, "documents", documents, document).await;
     let (mut bare, mut engine, mut series) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {

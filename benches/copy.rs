@@ -10,7 +10,7 @@ use crate::bare::Work;
 const STREAMS: usize = 4;
 
 /// Documents in a batch of a stream.
-const BATCH: u32 = 5_000;
+pub const BATCH: u32 = 5_000;
 
 /// Insert raw documents; how many, and their bytes.
 pub async fn insert(target: &Client, name: &str, documents: RawArrayBuf) -> Work {
@@ -22,7 +22,7 @@ pub async fn insert(target: &Client, name: &str, documents: RawArrayBuf) -> Work
 }
 
 /// Read what `filter` says and insert it, batch by batch.
-async fn stream(source: Client, target: Client, name: String, filter: Document) -> Work {
+pub async fn stream(source: Client, target: Client, name: String, filter: Document) -> Work {
     let collection = source.database("bench").collection::<RawDocumentBuf>(&name);
     let mut batches = collection.find(filter).batch_size(BATCH).batch().await.unwrap();
     let mut work = Work::default();

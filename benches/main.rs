@@ -9,9 +9,15 @@ mod lab;
 mod bare;
 mod clone;
 mod clone_int;
+mod clone_large;
+mod clone_many;
+mod clone_uuid;
 mod copy;
+mod copy_index;
 mod document;
 mod engine;
+mod guard;
+mod picture;
 mod report;
 mod results;
 mod rig;
@@ -23,11 +29,15 @@ use results::{Machine, Results};
 use row::Row;
 
 /// All rows in the order of the table, and their rounds where `ROUNDS` says nothing.
-pub const ROWS: [(&str, usize); 1] = [("clone-int", 5)];
+pub const ROWS: [(&str, usize); 4] =
+    [("clone-int", 5), ("clone-uuid", 5), ("clone-many", 5), ("clone-random-large", 3)];
 
 async fn run(slug: &str, rounds: usize) -> Row {
     match slug {
         "clone-int" => clone_int::run(rounds).await,
+        "clone-uuid" => clone_uuid::run(rounds).await,
+        "clone-many" => clone_many::run(rounds).await,
+        "clone-random-large" => clone_large::run(rounds).await,
         _ => unreachable!("{slug}"),
     }
 }
@@ -51,8 +61,10 @@ async fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["bare", ..] => bare::main(&args[1..]).await,
+        ["guard"] => guard::run().await,
+        ["report"] => report::write(&Results::read()),
         [] => measure().await,
-        _ => panic!("bench takes no arguments; ROWS and ROUNDS choose"),
+        _ => panic!("bench, bench guard, bench report, or bench bare NAME …; ROWS and ROUNDS choose"),
     }
 }
 

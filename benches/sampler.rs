@@ -26,6 +26,7 @@ impl Sampler {
         let task = tokio::spawn(async move {
             let (began, mut points) = (Instant::now(), Vec::new());
             let mut interval = tokio::time::interval(every);
+            interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
             while !ended.load(Ordering::Relaxed) {
                 interval.tick().await;
                 if let Some(value) = take().await {
@@ -63,10 +64,8 @@ impl Sampler {
     }
 }
 
-/// From a count over time to its rate over time, from one sample to the next.
+/// From a count over time to its rate, over half a second each: documents come in batches.
 pub fn rates(counts: &[[f64; 2]]) -> Vec<[f64; 2]> {
-    counts
-        .windows(2)
-        .map(|pair| [pair[1][0], (pair[1][1] - pair[0][1]) / (pair[1][0] - pair[0][0])])
-        .collect()
+    let rate = |from: [f64; 2], to: [f64; 2]| [to[0], (to[1] - from[1]) / (to[0] - from[0])];
+    counts.windows(6).map(|some| rate(some[0], some[5])).collect()
 }
