@@ -10,7 +10,7 @@ use mongodb::options::ClientOptions;
 use crate::rig::Rig;
 use crate::row::Round;
 use crate::usage::{self, Usage};
-use crate::{clone_large, clone_many, copy, copy_index};
+use crate::{backlog, clone_large, clone_many, copy, copy_index, hot, lag, scope};
 
 /// What a bare program did.
 #[derive(Clone, Copy, Debug, Default)]
@@ -36,6 +36,10 @@ async fn program(name: &str, source: Client, target: Client, args: &[String]) ->
         "copy-into-indexes" => copy_index::before(&source, &target, args).await,
         "many" => clone_many::many(&source, &target).await,
         "natural" => clone_large::natural(&source, &target, args).await,
+        "bulks" => backlog::bulks(&target, args).await,
+        "one-by-one" => hot::one_by_one(&target, args).await,
+        "filter" => scope::filter(&source, args).await,
+        "relay" => lag::relay(&source, &target, args).await,
         _ => panic!("no bare program is named {name}"),
     }
 }

@@ -1,8 +1,8 @@
 //! `make guard`: small ratios that fail only on a clear regression. Its margins are far from what noise reaches; what
 //! is fast enough the whole benchmark says.
 
-use crate::clone_int;
 use crate::row::{Row, peak};
+use crate::{backlog, clone_int};
 
 const ROUNDS: usize = 3;
 
@@ -12,6 +12,12 @@ const DOCUMENTS: i32 = 150_000;
 /// The clone's rate by the bare copy's at least.
 const CLONE: f64 = 0.5;
 
+/// Operations of the backlog.
+const OPERATIONS: u32 = 60_000;
+
+/// The backlog's rate by that of bare bulks at least.
+const BACKLOG: f64 = 0.4;
+
 /// MiB at most.
 const MEMORY: f64 = 192.0;
 
@@ -19,6 +25,7 @@ const MEMORY: f64 = 192.0;
 pub async fn run() {
     let mut worse = Vec::new();
     judge(&clone_int::measure(ROUNDS, DOCUMENTS).await, CLONE, &mut worse);
+    judge(&backlog::small(ROUNDS, OPERATIONS).await, BACKLOG, &mut worse);
     if !worse.is_empty() {
         eprintln!("a clear regression:\n{}", worse.join("\n"));
         std::process::exit(1);

@@ -6,7 +6,9 @@
 #[path = "../tests/lab/mod.rs"]
 mod lab;
 
+mod backlog;
 mod bare;
+mod catch_up;
 mod clone;
 mod clone_int;
 mod clone_large;
@@ -17,20 +19,44 @@ mod copy_index;
 mod document;
 mod engine;
 mod guard;
+mod hot;
+mod hour;
+mod lag;
+mod load;
 mod picture;
 mod report;
 mod results;
+mod resume;
 mod rig;
 mod row;
 mod sampler;
+mod scope;
 mod usage;
+mod workload;
 
 use results::{Machine, Results};
 use row::Row;
 
 /// All rows in the order of the table, and their rounds where `ROUNDS` says nothing.
-pub const ROWS: [(&str, usize); 4] =
-    [("clone-int", 5), ("clone-uuid", 5), ("clone-many", 5), ("clone-random-large", 3)];
+pub const ROWS: [(&str, usize); 17] = [
+    ("clone-int", 5),
+    ("clone-uuid", 5),
+    ("clone-many", 5),
+    ("clone-random-large", 3),
+    ("backlog", 5),
+    ("hot-document", 5),
+    ("hot-ten", 5),
+    ("backlog-5k", 5),
+    ("backlog-100k", 5),
+    ("backlog-5m", 5),
+    ("backlog-transactions", 5),
+    ("backlog-namespaces", 5),
+    ("backlog-scope", 5),
+    ("lag", 3),
+    ("resume", 3),
+    ("catch-up", 3),
+    ("hour", 0),
+];
 
 async fn run(slug: &str, rounds: usize) -> Row {
     match slug {
@@ -38,6 +64,14 @@ async fn run(slug: &str, rounds: usize) -> Row {
         "clone-uuid" => clone_uuid::run(rounds).await,
         "clone-many" => clone_many::run(rounds).await,
         "clone-random-large" => clone_large::run(rounds).await,
+        "hot-document" => hot::document(rounds).await,
+        "hot-ten" => hot::ten(rounds).await,
+        "backlog-scope" => scope::run(rounds).await,
+        "lag" => lag::run(rounds).await,
+        "resume" => resume::run(rounds).await,
+        "catch-up" => catch_up::run(rounds).await,
+        "hour" => hour::run().await,
+        backlog if backlog.starts_with("backlog") => backlog::run(backlog, rounds).await,
         _ => unreachable!("{slug}"),
     }
 }
@@ -52,7 +86,10 @@ fn chosen() -> Vec<(&'static str, usize)> {
         let known: Vec<&str> = ROWS.iter().map(|(slug, _)| *slug).collect();
         assert!(known.contains(slug), "no row is named {slug}; there are {}", known.join(", "));
     }
-    let chosen = ROWS.iter().filter(|(slug, _)| wanted.as_ref().is_none_or(|wanted| wanted.contains(slug)));
+    // A row of no rounds is measured only when it is named.
+    let chosen = ROWS
+        .iter()
+        .filter(|(slug, rounds)| wanted.as_ref().map_or(*rounds > 0, |wanted| wanted.contains(slug)));
     chosen.map(|(slug, default)| (*slug, rounds.unwrap_or(*default))).collect()
 }
 
