@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use mongodb::bson::doc;
 
 use crate::copy_index;
 use crate::engine::Engine;
@@ -19,6 +19,9 @@ pub async fn engine(rig: &Rig, amount: i32, bytes: f64, done: impl AsyncFnOnce(&
     let seconds = began.elapsed().as_secs_f64();
     let used = engine.usage().since(before);
     engine.stop();
+    let found = rig.target_client.database("bench").run_command(doc! {"dbStats": 1}).await.unwrap();
+    let found = found.get("objects").and_then(|found| found.as_i64().or(found.as_i32().map(i64::from)));
+    assert_eq!(found, Some(i64::from(amount)), "all documents are on the target");
     Round {
         seconds,
         amount: f64::from(amount),
@@ -28,15 +31,10 @@ pub async fn engine(rig: &Rig, amount: i32, bytes: f64, done: impl AsyncFnOnce(&
     }
 }
 
-/// The data are copied, by what `/status` says every 10 ms.
-pub fn cloned(status: &Value) -> bool {
-    status["initialSync"]["cloneCompleted"] == true
-}
-
 /// As [`engine`], until the data are copied and `indexes` of them are ready on the target.
 pub async fn indexed(rig: &Rig, amount: i32, bytes: f64, indexes: i64) -> Round {
     let done = async |engine: &Engine| {
-        engine.until(cloned).await;
+        engine.until_cloned().await;
         while copy_index::ready(&rig.target_client).await < indexes {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

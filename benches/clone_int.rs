@@ -2,7 +2,7 @@
 
 use crate::document::{document, fill, scaled};
 use crate::rig::Rig;
-use crate::row::{Picture, Round, Row, Series};
+use crate::row::{Picture, Round, Row, Series, grouped};
 use crate::sampler::{Sampler, rates};
 use crate::{bare, clone};
 
@@ -31,20 +31,23 @@ pub async fn measure(rounds: usize, documents: i32) -> Row {
         let round = clone::engine(&rig, documents, bytes, async |engine| {
             let memory = Sampler::memory(&engine.pid(), std::time::Duration::from_millis(100));
             let count = Sampler::count(&rig.target_client, "documents");
-            engine.until(clone::cloned).await;
+            engine.until_cloned().await;
             counts = Some((count.end().await, memory.end().await));
         })
         .await;
         let (counts, memory) = counts.unwrap();
         series.push(Series::new(Picture::CloneThroughput, "clustersync", rates(&counts)));
-        series.push(Series::new(Picture::Memory, "clone", memory));
+        series.push(Series::new(Picture::CloneMemory, "clustersync", memory));
         engine.push(round);
     }
     let mut figures = clone::cpu_figures(&bare, &engine);
     figures.push(clone::memory_figure(&engine));
     Row {
         slug: "clone-int".to_owned(),
-        title: format!("clone, {documents} documents of 0.9 KB, one collection, integer `_id`, no indexes"),
+        title: format!(
+            "clone, {} documents of 0.9 KB, one collection, integer `_id`, no indexes",
+            grouped(f64::from(documents))
+        ),
         measured: "From the call of `/start` until `/status` says that the clone is complete.".to_owned(),
         ceiling: "bare copy in four streams, raw batches".to_owned(),
         bar: "at least 0.95 of it".to_owned(),

@@ -56,7 +56,7 @@ pub async fn run(rounds: usize) -> Row {
         bare.push(round);
         clone::clean(&rig).await;
         let done = async |engine: &crate::engine::Engine| {
-            engine.until(clone::cloned).await;
+            engine.until_cloned().await;
         };
         engine.push(clone::engine(&rig, documents, round.bytes.unwrap(), done).await);
     }

@@ -4,7 +4,7 @@ use mongodb::bson::{RawDocumentBuf, doc, rawdoc};
 
 use crate::document::{fill, random, scaled, uuid};
 use crate::rig::Rig;
-use crate::row::{Figure, Row, median_of};
+use crate::row::{Figure, Row, grouped, median_of};
 use crate::{bare, clone, copy_index};
 
 const DOCUMENTS: i32 = 500_000;
@@ -48,7 +48,7 @@ pub async fn run(rounds: usize) -> Row {
     Row {
         slug: "clone-uuid".to_owned(),
         title: format!(
-            "clone, {documents} documents of 0.9 KB, random UUID `_id`, a unique and three other indexes, one multikey"
+            "clone, {} documents of 0.9 KB, random UUID `_id`, a unique and three other indexes, one multikey", grouped(f64::from(documents))
         ),
         measured: "From the call of `/start` until `/status` says that the clone is complete and all indexes are ready on the target.".to_owned(),
         ceiling: "bare copy, then one createIndexes".to_owned(),

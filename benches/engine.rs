@@ -86,18 +86,8 @@ impl Engine {
         self.done("/resume", &json!({}));
     }
 
-    pub fn finalize(&self) {
-        self.done("/finalize", &json!({}));
-    }
-
     pub fn status(&self) -> Value {
         self.call("GET", "/status", &Value::Null)
-    }
-
-    /// The text of `/metrics`.
-    pub fn metrics(&self) -> String {
-        let answer = self.agent.get(format!("http://127.0.0.1:{}/metrics", self.port)).call();
-        answer.unwrap().body_mut().read_to_string().unwrap()
     }
 
     /// Ask every 10 ms until it is so; panics when the sync has failed. A long wait is told.

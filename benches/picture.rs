@@ -30,13 +30,20 @@ pub struct Frame {
 }
 
 /// All pictures in the order of the document.
-pub const FRAMES: [Frame; 3] = [
+pub const FRAMES: [Frame; 4] = [
     Frame {
         picture: Picture::CloneThroughput,
         file: "clone-throughput.svg",
         title: "Throughput of a clone over time",
         x: "seconds",
         y: "documents a second",
+    },
+    Frame {
+        picture: Picture::CloneMemory,
+        file: "clone-memory.svg",
+        title: "Memory of clustersync while it clones",
+        x: "seconds",
+        y: "MiB",
     },
     Frame {
         picture: Picture::Lag,
@@ -48,7 +55,7 @@ pub const FRAMES: [Frame; 3] = [
     Frame {
         picture: Picture::Memory,
         file: "memory.svg",
-        title: "Memory of clustersync over time",
+        title: "Memory of clustersync while it streams",
         x: "seconds",
         y: "MiB",
     },

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::picture::{self, FRAMES};
 use crate::results::{Kept, Machine, Results};
-use crate::row::{Figure, Round, Row, median_of, peak};
+use crate::row::{Figure, Round, Row, grouped, median_of, peak};
 
 const HEAD: &str = "\
 <!-- Written by `make bench`. Not edited by hand. -->
@@ -73,7 +73,7 @@ fn table(text: &mut String, rows: &[&Kept]) {
     for Kept { row, .. } in rows {
         let rate = |rounds: &[Round]| {
             median_of(rounds, Round::rate)
-                .map_or("–".to_owned(), |rate| format!("{} {}/s", amount(rate), row.unit))
+                .map_or("–".to_owned(), |rate| format!("{} {}/s", grouped(rate), row.unit))
         };
         let figures = row.figures.iter().filter(|one| one.bar.is_some()).map(|one| {
             let mark = if one.met == Some(true) { "" } else { " ✗" };
@@ -105,7 +105,7 @@ fn table(text: &mut String, rows: &[&Kept]) {
 
 fn section(text: &mut String, kept: &Kept) {
     let row = &kept.row;
-    write!(text, "\n### {}\n\n{}: {}", row.slug, capital(&row.title), row.measured).unwrap();
+    write!(text, "\n### {}\n\n{}.\n\n{}", row.slug, capital(&row.title), row.measured).unwrap();
     if !row.ceiling.is_empty() {
         write!(text, " Ceiling: {}.", row.ceiling).unwrap();
     }
@@ -152,22 +152,9 @@ fn cpu(row: &Row) -> String {
     format!("{} → {} s per {what}", by(&row.bare), by(&row.engine))
 }
 
-/// With thin groups of thousands, and no more digits than it has meaning.
-fn amount(value: f64) -> String {
-    let digits = format!("{value:.0}");
-    let mut grouped = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place) % 3 == 0 {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
-}
-
 fn value(figure: &Figure) -> String {
     let number = match figure.value {
-        large if large >= 1_000.0 => amount(large),
+        large if large >= 1_000.0 => grouped(large),
         middle if middle >= 100.0 => format!("{middle:.0}"),
         small => format!("{small:.2}"),
     };

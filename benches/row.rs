@@ -64,7 +64,9 @@ pub enum Picture {
     CloneThroughput,
     /// Milliseconds → share of writes, 0 to 1.
     Lag,
-    /// Seconds → MiB.
+    /// Seconds → MiB, of a clone.
+    CloneMemory,
+    /// Seconds → MiB, of a stream.
     Memory,
 }
 
@@ -156,4 +158,17 @@ pub fn quantile(all: &mut [f64], share: f64) -> f64 {
     all.sort_by(f64::total_cmp);
     let place = (all.len() as f64 * share).ceil() as usize;
     all[place.clamp(1, all.len()) - 1]
+}
+
+/// With commas between groups of thousands.
+pub fn grouped(value: f64) -> String {
+    let digits = format!("{value:.0}");
+    let mut grouped = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place) % 3 == 0 {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
 }
