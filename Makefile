@@ -25,9 +25,18 @@ soak: ## random workloads with kills, over server versions and fallbacks (MINUTE
 	@scripts/tools.sh mongod mongod-6.0.5
 	$(CARGO) test --test engine -- --ignored --nocapture soak::
 
-bench: ## the engine against bare programs, in one run; ratios count (ROUNDS=n, default 3)
+# Not in one go: the program would be built with what only tests turn on in its dependencies.
+BUILD_BENCH = $(CARGO) build --release --bin clustersync && $(CARGO) build --release --example bench
+
+bench: ## the engine against bare programs, written to docs/benchmarks.md (ROWS=a,b ROUNDS=n; default: all, 5 rounds)
 	@scripts/tools.sh mongod
-	$(CARGO) run --release --example bench
+	$(BUILD_BENCH)
+	@ROWS=$(ROWS) ROUNDS=$(ROUNDS) $(CARGO) run -q --release --example bench
+
+guard: ## small ratios of the same kind, which fail on a clear regression
+	@scripts/tools.sh mongod
+	$(BUILD_BENCH)
+	@$(CARGO) run -q --release --example bench -- guard
 
 image: ## write the operator's image as an OCI archive, without a container engine: target/image/clustersync.tar
 	$(CARGO) build --release --bin clustersync
@@ -41,4 +50,4 @@ lint: ## format, lints as errors, generated files up to date
 generate: ## write generated files anew: CRD, install.yaml
 	scripts/generate.sh
 
-.PHONY: help tools demo test e2e soak bench image lint generate
+.PHONY: help tools demo test e2e soak bench guard image lint generate

@@ -1,83 +1,85 @@
-//! Bare programs: the ceiling. Raw batches copied, plain parallel bulks; no checkpoints, no promises.
+//! Bare programs: the ceilings. They do a row's work without checkpoints or promises, each as a process of its own
+//! (`bench bare NAME SOURCE TARGET …`), so that its CPU and memory are its alone.
 
-use futures::StreamExt;
+use std::process::Stdio;
+use std::time::Instant;
+
 use mongodb::Client;
-use mongodb::bson::{Document, RawDocumentBuf, doc, rawdoc};
+use mongodb::options::ClientOptions;
 
-const STREAMS: i32 = 4;
+use crate::rig::Rig;
+use crate::row::Round;
+use crate::usage::{self, Usage};
+use crate::{backlog, clone_large, clone_many, copy, copy_index, hot, lag, scope};
 
-fn document(id: i32) -> RawDocumentBuf {
-    rawdoc! {"_id": id, "n": id % 1000, "a": 1, "b": 2, "c": 3, "text": "x".repeat(820)}
+/// What a bare program did.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Work {
+    /// Documents, or events.
+    pub amount: u64,
+    /// BSON bytes, if it counts them.
+    pub bytes: Option<u64>,
 }
 
-pub async fn fill(source: &Client, documents: i32) {
-    let collection = source.database("bench").collection::<RawDocumentBuf>("documents");
-    for start in (0..documents).step_by(10_000) {
-        collection.insert_many((start..start + 10_000).map(document)).await.unwrap();
+impl std::ops::AddAssign for Work {
+    fn add_assign(&mut self, other: Self) {
+        self.amount += other.amount;
+        self.bytes = self.bytes.into_iter().chain(other.bytes).reduce(|one, other| one + other);
     }
 }
 
-/// Four streams, each a range of `_id`, whole batches as they come.
-pub async fn copy(source: &Client, target: &Client) {
-    let database = source.database("bench");
-    let total = database.collection::<Document>("documents").estimated_document_count().await.unwrap();
-    let slice = i32::try_from(total).unwrap() / STREAMS + 1;
-    target.database("bench").create_collection("documents").await.unwrap();
-    let streams = (0..STREAMS).map(|number| {
-        let (source, target) = (source.clone(), target.clone());
-        tokio::spawn(async move {
-            let range = doc! {"_id": {"$gte": number * slice, "$lt": (number + 1) * slice}};
-            let collection = source.database("bench").collection::<RawDocumentBuf>("documents");
-            let mut batches = collection.find(range).batch_size(5_000).batch().await.unwrap();
-            while let Some(batch) = batches.next().await {
-                let batch = batch.unwrap();
-                let documents = batch.doc_slices().unwrap();
-                if documents.is_empty() {
-                    continue;
-                }
-                let insert =
-                    rawdoc! {"insert": "documents", "ordered": false, "documents": documents.to_owned()};
-                target.database("bench").run_raw_command(insert).await.unwrap();
-            }
-        })
-    });
-    for stream in streams.collect::<Vec<_>>() {
-        stream.await.unwrap();
+/// In the child: which program `name` is.
+async fn program(name: &str, source: Client, target: Client, args: &[String]) -> Work {
+    match name {
+        "copy" => copy::copy(&source, &target, args).await,
+        "copy-then-index" => copy_index::after(&source, &target, args).await,
+        "copy-into-indexes" => copy_index::before(&source, &target, args).await,
+        "many" => clone_many::many(&source, &target).await,
+        "natural" => clone_large::natural(&source, &target, args).await,
+        "bulks" => backlog::bulks(&target, args).await,
+        "one-by-one" => hot::one_by_one(&target, args).await,
+        "filter" => scope::filter(&source, args).await,
+        "relay" => lag::relay(&source, &target, args).await,
+        _ => panic!("no bare program is named {name}"),
     }
 }
 
-/// 30 % inserts, 60 % updates of three fields, 10 % deletes, in bulks of 1,000 from four clients, each on documents of
-/// its own. `round` keeps the inserted and deleted ones of two calls apart.
-pub async fn mixed(client: &Client, operations: i32, round: usize) {
-    let base = 1_000_000 + i32::try_from(round).unwrap() * 1_000_000;
-    let clients = (0..STREAMS).map(|number| {
-        let client = client.clone();
-        tokio::spawn(async move {
-            let each = operations / STREAMS;
-            for start in (0..each).step_by(1_000) {
-                let id = |n: i32| base + number * each + start + n;
-                let old = |n: i32| number * 100_000 + (start * 7 + n * 13) % 50_000;
-                let inserts: Vec<RawDocumentBuf> = (0..300).map(|n| document(id(n))).collect();
-                let updates: Vec<Document> = (0..600)
-                    .map(|n| doc! {"q": {"_id": old(n)}, "u": {"$set": {"a": n, "b": start, "c": n + start}}})
-                    .collect();
-                let deletes: Vec<Document> =
-                    (0..100).map(|n| doc! {"q": {"_id": id(n)}, "limit": 1}).collect();
-                let database = client.database("bench");
-                database
-                    .collection::<RawDocumentBuf>("documents")
-                    .insert_many(inserts)
-                    .ordered(false)
-                    .await
-                    .unwrap();
-                let update = doc! {"update": "documents", "updates": updates, "ordered": false};
-                database.run_command(update).await.unwrap();
-                let delete = doc! {"delete": "documents", "deletes": deletes, "ordered": false};
-                database.run_command(delete).await.unwrap();
-            }
-        })
-    });
-    for client in clients.collect::<Vec<_>>() {
-        client.await.unwrap();
-    }
+/// In the child: run one, and say what it took as JSON.
+pub async fn main(args: &[String]) {
+    let [name, source, target, rest @ ..] = args else { panic!("bench bare NAME SOURCE TARGET …") };
+    crate::lab::crypto();
+    let (source, target) = (connect(source).await, connect(target).await);
+    usage::forget_peak("self");
+    let (began, before) = (Instant::now(), Usage::of("self"));
+    let work = program(name, source, target, rest).await;
+    let (seconds, used) = (began.elapsed().as_secs_f64(), Usage::of("self").since(before));
+    let round = Round {
+        seconds,
+        amount: work.amount as f64,
+        bytes: work.bytes.map(|bytes| bytes as f64),
+        cpu_seconds: used.cpu_seconds,
+        peak_mib: used.peak_mib,
+    };
+    println!("{}", serde_json::to_string(&round).unwrap());
+}
+
+async fn connect(uri: &str) -> Client {
+    let client = Client::with_options(ClientOptions::parse(uri).await.unwrap()).unwrap();
+    client.database("admin").run_command(mongodb::bson::doc! {"ping": 1}).await.unwrap();
+    client
+}
+
+/// In the parent: run one between the two sides of a rig. Only its work is timed, not its start.
+pub async fn run(rig: &Rig, name: &str, args: &[&str]) -> Round {
+    let output = tokio::process::Command::new(std::env::current_exe().unwrap())
+        .args(["bare", name, &rig.source_uri(), &rig.target_uri()])
+        .args(args)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .unwrap();
+    assert!(output.status.success(), "the bare program {name} failed");
+    serde_json::from_slice(&output.stdout).unwrap()
 }

@@ -1,0 +1,79 @@
+//! The ceiling of a clone: four streams, each a range of `_id`, whole raw batches as they come.
+
+use futures::StreamExt;
+use mongodb::Client;
+use mongodb::bson::spec::BinarySubtype;
+use mongodb::bson::{Binary, Bson, Document, RawArrayBuf, RawDocumentBuf, doc, rawdoc};
+
+use crate::bare::Work;
+
+const STREAMS: usize = 4;
+
+/// Documents in a batch of a stream.
+pub const BATCH: u32 = 5_000;
+
+/// Insert raw documents; how many, and their bytes.
+pub async fn insert(target: &Client, name: &str, documents: RawArrayBuf) -> Work {
+    let bytes = documents.as_bytes().len() as u64;
+    let insert = rawdoc! {"insert": name, "ordered": false, "documents": documents};
+    let answer = target.database("bench").run_raw_command(insert).await.unwrap();
+    assert!(answer.get_array("writeErrors").is_err(), "{answer:?}");
+    Work { amount: answer.get_i32("n").unwrap() as u64, bytes: Some(bytes) }
+}
+
+/// Read what `filter` says and insert it, batch by batch.
+pub async fn stream(source: Client, target: Client, name: String, filter: Document) -> Work {
+    let collection = source.database("bench").collection::<RawDocumentBuf>(&name);
+    let mut batches = collection.find(filter).batch_size(BATCH).batch().await.unwrap();
+    let mut work = Work::default();
+    while let Some(batch) = batches.next().await {
+        let batch = batch.unwrap();
+        let documents = batch.doc_slices().unwrap();
+        if !documents.is_empty() {
+            work += insert(&target, &name, documents.to_owned()).await;
+        }
+    }
+    work
+}
+
+/// Where four ranges of `_id` begin, but for the first: of integers from 0 to `total`, or of UUIDs.
+fn borders(kind: &str, total: u64) -> Vec<Bson> {
+    let parts = 1..STREAMS as u64;
+    match kind {
+        "int" => parts.map(|part| Bson::Int32((total * part / STREAMS as u64) as i32)).collect(),
+        "uuid" => parts
+            .map(|part| {
+                let bytes = [vec![(256 * part / STREAMS as u64) as u8], vec![0; 15]].concat();
+                Bson::Binary(Binary { subtype: BinarySubtype::Uuid, bytes })
+            })
+            .collect(),
+        _ => panic!("no ranges of {kind}"),
+    }
+}
+
+/// `bench bare copy … NAME int|uuid`: `bench.NAME` from the source to the target.
+pub async fn copy(source: &Client, target: &Client, args: &[String]) -> Work {
+    let [name, kind] = args else { panic!("copy NAME int|uuid") };
+    let database = source.database("bench");
+    let total = database.collection::<Document>(name).estimated_document_count().await.unwrap();
+    // It may have been made before, with indexes.
+    let _ = target.database("bench").create_collection(name).await;
+    let borders = borders(kind, total);
+    let streams: Vec<_> = (0..STREAMS)
+        .map(|number| {
+            let mut range = Document::new();
+            if number > 0 {
+                range.insert("$gte", borders[number - 1].clone());
+            }
+            if number < borders.len() {
+                range.insert("$lt", borders[number].clone());
+            }
+            tokio::spawn(stream(source.clone(), target.clone(), name.clone(), doc! {"_id": range}))
+        })
+        .collect();
+    let mut work = Work::default();
+    for stream in streams {
+        work += stream.await.unwrap();
+    }
+    work
+}

@@ -1,0 +1,75 @@
+//! The two replica sets that a row is measured on.
+
+use mongodb::Client;
+use mongodb::bson::doc;
+
+use crate::lab::mongod::{Options, ReplicaSet};
+use crate::lab::process::Folder;
+
+/// Gigabytes of each server's cache, where a row asks for nothing else.
+pub const CACHE_GB: f32 = 3.0;
+
+/// Megabytes of the oplog, where a row asks for nothing else.
+pub const OPLOG_MB: u32 = 4_000;
+
+/// A source and a target; gone when dropped.
+pub struct Rig {
+    pub source: ReplicaSet,
+    pub target: ReplicaSet,
+    pub source_client: Client,
+    pub target_client: Client,
+    /// For the logs of programs.
+    pub folder: Folder,
+}
+
+impl Rig {
+    pub async fn start(cache_gb: f32, oplog_mb: u32) -> Self {
+        let options = |name: &str| Options {
+            oplog: oplog_mb,
+            cache: cache_gb,
+            ..Options::new(&format!("bench{name}"))
+        };
+        let (source, target) =
+            tokio::join!(ReplicaSet::start(options("source")), ReplicaSet::start(options("target")));
+        let (source_client, target_client) = (source.client().await, target.client().await);
+        Self { source, target, source_client, target_client, folder: Folder::new("bench") }
+    }
+
+    pub async fn standard() -> Self {
+        Self::start(CACHE_GB, OPLOG_MB).await
+    }
+
+    pub fn source_uri(&self) -> String {
+        self.source.uri()
+    }
+
+    pub fn target_uri(&self) -> String {
+        self.target.uri()
+    }
+
+    pub async fn clear_source(&self) {
+        clear(&self.source_client).await;
+    }
+
+    /// The sync's own state goes too: what starts next knows nothing of what was before.
+    pub async fn clear_target(&self) {
+        clear(&self.target_client).await;
+    }
+
+    /// Both sides have written out what they hold, so that no round pays for the one before.
+    pub async fn settle(&self) {
+        tokio::join!(flush(&self.source_client), flush(&self.target_client));
+    }
+}
+
+async fn clear(client: &Client) {
+    for name in client.list_database_names().await.unwrap() {
+        if !["admin", "local", "config"].contains(&name.as_str()) {
+            client.database(&name).drop().await.unwrap();
+        }
+    }
+}
+
+async fn flush(client: &Client) {
+    client.database("admin").run_command(doc! {"fsync": 1}).await.unwrap();
+}
