@@ -131,7 +131,9 @@ mod tests {
 
     use super::{Change, change, look_again};
     use crate::api::ClusterSyncStatus;
-    use crate::api::status::{InitialSyncStatus, LastErrorStatus, ReplicationStatus, SourceStatus};
+    use crate::api::status::{
+        InitialSyncStatus, LastErrorStatus, ReplicationStatus, SourceStatus, ThrottlingStatus,
+    };
 
     fn status() -> ClusterSyncStatus {
         ClusterSyncStatus {

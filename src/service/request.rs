@@ -362,7 +362,10 @@ mod tests {
             (json!({"cloneNumReadWorkers": 1.5}), "cloneNumReadWorkers"),
             (json!({"cloneNumReadWorkers": "4"}), "cloneNumReadWorkers"),
             (json!({"replNumWorkers": 100_000}), "replNumWorkers"),
-            (json!({"maxSourceLatencyMs": 60_001}), "maxSourceLatencyMs: expected a whole number from 0 to 60000"),
+            (
+                json!({"maxSourceLatencyMs": 60_001}),
+                "maxSourceLatencyMs: expected a whole number from 0 to 60000",
+            ),
             (json!({"maxSourceLatencyMs": "5ms"}), "maxSourceLatencyMs"),
             (json!({"maxReplicationLagSeconds": -1}), "maxReplicationLagSeconds"),
             (json!({"cloneSegmentSize": "many"}), "cloneSegmentSize"),

@@ -5,7 +5,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::standing::State;
-use crate::sync::report::{ClusterTime, CollectionProgress, CompletionReport, ThrottlingReport, UnsuccessfulIndex};
+use crate::sync::report::{
+    ClusterTime, CollectionProgress, CompletionReport, ThrottlingReport, UnsuccessfulIndex,
+};
 use crate::sync::{Phase, Report};
 
 /// Collections named in `progress` at most: those being copied first.
@@ -244,8 +246,15 @@ mod tests {
     fn what_does_not_apply_is_absent() {
         let report = Report { message: "checking both ends".into(), ..Report::default() };
         let status = serde_json::to_value(Status::of(State::Running, &report, &[])).unwrap();
-        for absent in ["error", "finalization", "lastReplicatedOpTime", "oplogWindow", "warnings", "progress", "throttling"]
-        {
+        for absent in [
+            "error",
+            "finalization",
+            "lastReplicatedOpTime",
+            "oplogWindow",
+            "warnings",
+            "progress",
+            "throttling",
+        ] {
             assert!(status.get(absent).is_none(), "{absent}");
         }
         assert_eq!(status["initialSync"]["completed"], false);

@@ -1,4 +1,4 @@
-//! How fast to go, from how loaded the ends are: fall by half, rise by steps. Pure.
+//! How fast to go, from how loaded the ends are: fall by half, rise by a quarter. Pure.
 
 /// The slowest: something always moves.
 pub const FLOOR: f64 = 1.0 / 32.0;
@@ -6,14 +6,14 @@ pub const FLOOR: f64 = 1.0 / 32.0;
 /// What a fall leaves of the pace.
 const FALL: f64 = 0.5;
 
-/// A step of the rise.
-const RISE: f64 = 1.0 / 16.0;
+/// How a step of the rise changes the pace: a part of it, so that a low pace is left as carefully as a high one.
+const RISE: f64 = 1.25;
 
 /// Below this part of the limit the pace rises; between this and the limit it stays.
 const CALM: f64 = 0.8;
 
 /// A load that is at most this part of the one before goes down by itself: a backlog takes its time.
-const RECEDING: f64 = 0.99;
+const RECEDING: f64 = 0.998;
 
 /// The pace of something that loads an end: 1 is full speed. Told the load again and again, about once a second.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +52,7 @@ impl Law {
                 self.fell = true;
             }
         } else if load < CALM {
-            self.pace = (self.pace + RISE).min(1.0);
+            self.pace = (self.pace * RISE).min(1.0);
         }
         self.before = load;
         self.pace
@@ -89,7 +89,7 @@ mod tests {
                 prop_assert!((FLOOR..=1.0).contains(&pace), "{pace}");
                 match load {
                     Some(load) if load > 1.0 => prop_assert!(pace <= before && pace >= before * FALL),
-                    Some(load) if load < CALM => prop_assert!(pace >= before && pace <= before + RISE),
+                    Some(load) if load < CALM => prop_assert!(pace >= before && pace <= before * RISE),
                     _ => prop_assert!((pace - before).abs() < f64::EPSILON),
                 }
             }
