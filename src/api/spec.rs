@@ -177,6 +177,19 @@ pub struct LimitsSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1_099_511_627_776_i64))]
     pub bytes_per_second: Option<i64>,
+    /// Milliseconds that the source may take for a small read, the network included. Above it the clone reads
+    /// more slowly, and faster again once the source answers in time; status.throttling shows it. Default 0:
+    /// however long it takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 60_000))]
+    pub max_source_latency_ms: Option<i32>,
+    /// Seconds that the majority of a replica set may lag behind its primary. Above it on the source, or on the
+    /// member that is read, the clone reads more slowly; above it on the target, changes are applied more slowly
+    /// too, as long as the source's oplog leaves time for that. status.throttling shows it. Default 0: however
+    /// large the lag is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 3_600))]
+    pub max_replication_lag_seconds: Option<i32>,
 }
 
 /// What becomes of the durable state on the target (progress, claims) when this resource is deleted: Retain

@@ -47,6 +47,10 @@ pub struct ClusterSyncStatus {
     /// Progress of the cutover, once asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion: Option<CompletionStatus>,
+    /// What slows the sync down to spare the source or the target, while spec.limits asks for it; absent at full
+    /// speed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throttling: Option<ThrottlingStatus>,
     /// What a user should know although it does not stop the sync.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(max = 1024)))]
@@ -225,6 +229,23 @@ pub struct UnsuccessfulIndexStatus {
     /// Why, in the server's words.
     #[schemars(length(max = 1024))]
     pub reason: String,
+}
+
+/// What slows the sync down.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ThrottlingStatus {
+    /// SourceLatency, SourceReplicationLag or TargetReplicationLag. More may be added.
+    #[schemars(length(max = 64))]
+    pub reason: String,
+    /// How fast the sync goes, in percent of what it did before. Never 0.
+    pub pace_percent: i64,
+    /// Since when.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+    /// What was measured, and what is slowed.
+    #[schemars(length(max = 1024))]
+    pub message: String,
 }
 
 /// The one-time requests that were dealt with last.

@@ -69,6 +69,7 @@ impl Args for StartFields {
                     .value_parser(["true", "false"])
                     .hide_possible_values(true),
                 Kind::Count => arg.value_parser(clap::value_parser!(u64)).value_name("N"),
+                Kind::UpTo(most) => arg.value_parser(clap::value_parser!(u64).range(..=most)).value_name("N"),
                 Kind::Size => arg.value_name("SIZE"),
                 Kind::Duration => arg.value_name("DURATION"),
                 Kind::WriteConcern => arg.value_name("W"),
@@ -91,7 +92,7 @@ impl FromArgMatches for StartFields {
                     matches.get_many::<String>(field).map(|list| json!(list.collect::<Vec<_>>()))
                 }
                 Kind::Flag => matches.get_one::<String>(field).map(|flag| json!(flag == "true")),
-                Kind::Count => matches.get_one::<u64>(field).map(|count| json!(count)),
+                Kind::Count | Kind::UpTo(_) => matches.get_one::<u64>(field).map(|count| json!(count)),
                 _ => matches.get_one::<String>(field).map(|text| json!(text)),
             };
             if let Some(value) = value {

@@ -92,7 +92,7 @@ pub fn start_defaults() -> Result<Map<String, Value>, EnvironmentError> {
         }
         let value = parsed(&screaming(field), |text| {
             let value = match kind {
-                Kind::Count => {
+                Kind::Count | Kind::UpTo(_) => {
                     json!(text.parse::<u64>().map_err(|_| "expected a whole number from 0".to_owned())?)
                 }
                 Kind::Flag => json!(yes_or_no(text)?),

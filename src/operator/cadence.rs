@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::api::ClusterSyncStatus;
-use crate::api::status::{InitialSyncStatus, ReplicationStatus};
+use crate::api::status::{InitialSyncStatus, ReplicationStatus, ThrottlingStatus};
 
 /// Progress in the first minute of a clone, while somebody is watching.
 const WATCHED: Duration = Duration::from_secs(2);
@@ -89,6 +89,8 @@ fn essence(status: &ClusterSyncStatus) -> ClusterSyncStatus {
         completed_at: initial.completed_at.clone(),
         ..InitialSyncStatus::default()
     });
+    // That it begins and ends; how far it goes is a figure.
+    essence.throttling = status.throttling.as_ref().map(|_| ThrottlingStatus::default());
     // A first figure is progress, not a transition: presence does not count either. An error that comes and goes with
     // each attempt is a figure too; one that matters shows in a condition.
     essence.replication = None;
@@ -129,7 +131,9 @@ mod tests {
 
     use super::{Change, change, look_again};
     use crate::api::ClusterSyncStatus;
-    use crate::api::status::{InitialSyncStatus, LastErrorStatus, ReplicationStatus, SourceStatus};
+    use crate::api::status::{
+        InitialSyncStatus, LastErrorStatus, ReplicationStatus, SourceStatus, ThrottlingStatus,
+    };
 
     fn status() -> ClusterSyncStatus {
         ClusterSyncStatus {
@@ -192,6 +196,17 @@ mod tests {
             changed(|s| s.initial_sync.as_mut().unwrap().completed_at = Some(Time(Timestamp::UNIX_EPOCH))),
             Change::Transition
         );
+    }
+
+    #[test]
+    fn slowing_down_is_a_transition_and_how_far_is_a_figure() {
+        let slowed = |percent| ThrottlingStatus { pace_percent: percent, ..ThrottlingStatus::default() };
+        assert_eq!(changed(|s| s.throttling = Some(slowed(50))), Change::Transition);
+        let mut before = status();
+        before.throttling = Some(slowed(50));
+        let mut after = before.clone();
+        after.throttling = Some(slowed(25));
+        assert_eq!(change(&before, &after), Change::Progress);
     }
 
     #[test]

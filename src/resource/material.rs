@@ -105,14 +105,7 @@ impl Material {
             exclude: scope.exclude,
             initial_sync: initial_sync(spec),
             replication: replication(spec),
-            limits: Limits {
-                bytes_per_second: spec
-                    .limits
-                    .as_ref()
-                    .and_then(|limits| limits.bytes_per_second)
-                    .and_then(|bytes| u64::try_from(bytes).ok())
-                    .unwrap_or(0),
-            },
+            limits: limits(spec),
         })
     }
 
@@ -284,6 +277,16 @@ pub fn part_of(spec: &ClusterSyncSpec) -> ClusterSyncSpec {
     part
 }
 
+fn limits(spec: &ClusterSyncSpec) -> Limits {
+    let wish = spec.limits.clone().unwrap_or_default();
+    let number = |wish: Option<i32>| wish.and_then(|wish| u64::try_from(wish).ok()).unwrap_or(0);
+    Limits {
+        bytes_per_second: wish.bytes_per_second.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0),
+        max_source_latency: Duration::from_millis(number(wish.max_source_latency_ms)),
+        max_replication_lag: Duration::from_secs(number(wish.max_replication_lag_seconds)),
+    }
+}
+
 /// The lag above which a sync is `Lagging`, in seconds.
 pub fn max_lag_seconds(spec: &ClusterSyncSpec) -> i64 {
     let wish = spec.replication.as_ref().and_then(|replication| replication.max_lag_seconds);
@@ -406,7 +409,12 @@ mod tests {
             assert!(material == Material::resolve(&after, &fetched(secrets())).ok().unwrap(), "{more}");
             assert_eq!(part_of(&before.spec), part_of(&after.spec), "{more}");
         }
-        for more in ["replication: {lanes: 2}", "limits: {bytesPerSecond: 5}"] {
+        for more in [
+            "replication: {lanes: 2}",
+            "limits: {bytesPerSecond: 5}",
+            "limits: {maxSourceLatencyMs: 5}",
+            "limits: {maxReplicationLagSeconds: 5}",
+        ] {
             let after = with(more);
             assert!(material != Material::resolve(&after, &fetched(secrets())).ok().unwrap(), "{more}");
             assert_ne!(part_of(&before.spec), part_of(&after.spec), "{more}");

@@ -5,10 +5,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::api::status::{
     ClusterSyncStatus, CompletionStatus, Count, HandledRequests, InitialSyncStatus, LastErrorStatus,
-    ReplicationStatus, SourceStatus, TargetStatus, UnsuccessfulIndexStatus, WorkerStatus,
+    ReplicationStatus, SourceStatus, TargetStatus, ThrottlingStatus, UnsuccessfulIndexStatus, WorkerStatus,
 };
 use crate::sync::report::{
-    ClusterTime, CompletionReport, InitialSyncReport, LastError, ReplicationReport, UnsuccessfulIndex,
+    ClusterTime, CompletionReport, InitialSyncReport, LastError, ReplicationReport, ThrottlingReport,
+    UnsuccessfulIndex,
 };
 use crate::sync::{Phase, Report};
 
@@ -88,6 +89,7 @@ fn carried(previous: &ClusterSyncStatus) -> ClusterSyncStatus {
         observed_generation: None,
         conditions: Vec::new(),
         replication: merge_replication(None, previous.replication.as_ref()),
+        throttling: None,
         warnings: lasting.cloned().collect(),
         ..previous.clone()
     }
@@ -156,6 +158,7 @@ fn from_report(report: &Report, restarts: i64) -> ClusterSyncStatus {
         initial_sync: initial_sync(&report.initial_sync),
         replication: replication(&report.replication),
         completion: report.completion.as_ref().map(completion),
+        throttling: report.throttling.as_ref().map(throttling),
         warnings: report.warnings.iter().take(MAX_WARNINGS - 1).map(|w| cut(w, MAX_TEXT)).collect(),
         handled: (handled != HandledRequests::default()).then_some(handled),
     }
@@ -208,6 +211,15 @@ fn replication(report: &ReplicationReport) -> Option<ReplicationStatus> {
         last_error: report.last_error.as_ref().map(last_error),
     };
     (status != ReplicationStatus::default()).then_some(status)
+}
+
+fn throttling(report: &ThrottlingReport) -> ThrottlingStatus {
+    ThrottlingStatus {
+        reason: report.by.as_str().to_owned(),
+        pace_percent: i64::from(report.pace_percent),
+        since: Some(to_second(report.since)),
+        message: cut(&report.message, MAX_TEXT),
+    }
 }
 
 fn last_error(error: &LastError) -> LastErrorStatus {

@@ -117,6 +117,8 @@ impl Control {
         config.initial_sync.parallel_collections = request.parallel_collections;
         config.initial_sync.readers_per_collection = request.readers;
         config.replication.lanes = request.lanes;
+        config.limits.max_source_latency = request.max_source_latency;
+        config.limits.max_replication_lag = request.max_replication_lag;
         Ok(config)
     }
 

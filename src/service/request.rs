@@ -1,5 +1,7 @@
 //! The body of `/start`: checked field by field, so that what is wrong is named.
 
+use std::time::Duration;
+
 use serde_json::{Map, Value};
 
 use crate::sync::config::OnExistingData;
@@ -24,6 +26,10 @@ pub struct StartRequest {
     pub readers: usize,
     /// Lanes; 0 is automatic.
     pub lanes: usize,
+    /// Latency of the source above which the clone reads more slowly; 0 is none.
+    pub max_source_latency: Duration,
+    /// Replication lag of either end above which the sync slows down; 0 is none.
+    pub max_replication_lag: Duration,
     /// Fields that were given and that this engine has no use for.
     pub without_use: Vec<&'static str>,
 }
@@ -42,6 +48,8 @@ pub enum Kind {
     Flag,
     /// Whole number from 0.
     Count,
+    /// Whole number from 0 to this.
+    UpTo(u64),
     /// `"500MB"`, `"1GiB"`, or a number of bytes.
     Size,
     /// `"1s"`, `"250ms"`.
@@ -76,6 +84,18 @@ pub const FIELDS: &[(&str, Kind, bool, &str)] = &[
     ("cloneReadBatchSize", Kind::Size, false, "Accepted; batches are sized automatically"),
     ("cloneSkipPresplit", Kind::Flag, false, "Accepted; there is nothing to split in a replica set"),
     ("replNumWorkers", Kind::Count, true, "Lanes that apply events in parallel; 0: automatic"),
+    (
+        "maxSourceLatencyMs",
+        Kind::UpTo(60_000),
+        true,
+        "Slow the clone down when a small read takes the source longer; 0: never",
+    ),
+    (
+        "maxReplicationLagSeconds",
+        Kind::UpTo(3_600),
+        true,
+        "Slow down when the majority of source or target is further behind its primary; 0: never",
+    ),
     ("replChangeStreamBatchSize", Kind::Count, false, "Accepted; the server decides"),
     ("replEventQueueSize", Kind::Count, false, "Accepted; queues are bounded in bytes"),
     ("replWorkerQueueSize", Kind::Count, false, "Accepted; queues are bounded in bytes"),
@@ -155,6 +175,12 @@ pub fn parse(body: &Map<String, Value>, lenient: bool) -> Result<StartRequest, R
             ("cloneNumParallelCollections", Read::Count(count)) => request.parallel_collections = count,
             ("cloneNumReadWorkers", Read::Count(count)) => request.readers = count,
             ("replNumWorkers", Read::Count(count)) => request.lanes = count,
+            ("maxSourceLatencyMs", Read::Count(count)) => {
+                request.max_source_latency = Duration::from_millis(count as u64);
+            }
+            ("maxReplicationLagSeconds", Read::Count(count)) => {
+                request.max_replication_lag = Duration::from_secs(count as u64);
+            }
             _ => {}
         }
     }
@@ -198,6 +224,11 @@ fn read(&(_, kind, used, _): &(&str, Kind, bool, &str), value: &Value) -> Result
             if used && count > MOST_TASKS {
                 return Err(format!("at most {MOST_TASKS}"));
             }
+            Ok(if count == 0 { Read::Nothing } else { Read::Count(usize::try_from(count).unwrap_or(0)) })
+        }
+        Kind::UpTo(most) => {
+            let count = value.as_u64().filter(|count| *count <= most);
+            let count = count.ok_or_else(|| format!("expected a whole number from 0 to {most}"))?;
             Ok(if count == 0 { Read::Nothing } else { Read::Count(usize::try_from(count).unwrap_or(0)) })
         }
         Kind::Size => match value {
@@ -295,10 +326,13 @@ mod tests {
             "cloneSegmentSize": "500MB", "cloneReadBatchSize": "1GiB", "replNumWorkers": 5,
             "replChangeStreamBatchSize": 0, "replEventQueueSize": 0, "replWorkerQueueSize": 1, "replBulkOpsSize": 9,
             "replWorkerFlushInterval": "1s", "replWorkerBulkQueueSize": 0, "useCollectionBulkWrite": false,
-            "targetWriteConcern": "majority", "cloneSkipPresplit": true, "onExistingData": "Fail",
+            "targetWriteConcern": "majority", "cloneSkipPresplit": true, "onExistingData": "Fail", "maxSourceLatencyMs": 1000,
+            "maxReplicationLagSeconds": 5,
         }))
         .unwrap();
         assert_eq!((request.parallel_collections, request.readers, request.lanes), (2, 3, 5));
+        assert_eq!(request.max_source_latency, Duration::from_secs(1));
+        assert_eq!(request.max_replication_lag, Duration::from_secs(5));
         assert!(request.pause_on_initial_sync && request.on_existing_data == OnExistingData::Fail);
         assert_eq!(
             request.without_use,
@@ -328,6 +362,12 @@ mod tests {
             (json!({"cloneNumReadWorkers": 1.5}), "cloneNumReadWorkers"),
             (json!({"cloneNumReadWorkers": "4"}), "cloneNumReadWorkers"),
             (json!({"replNumWorkers": 100_000}), "replNumWorkers"),
+            (
+                json!({"maxSourceLatencyMs": 60_001}),
+                "maxSourceLatencyMs: expected a whole number from 0 to 60000",
+            ),
+            (json!({"maxSourceLatencyMs": "5ms"}), "maxSourceLatencyMs"),
+            (json!({"maxReplicationLagSeconds": -1}), "maxReplicationLagSeconds"),
             (json!({"cloneSegmentSize": "many"}), "cloneSegmentSize"),
             (json!({"cloneSegmentSize": -5}), "cloneSegmentSize"),
             (json!({"replWorkerFlushInterval": "soon"}), "replWorkerFlushInterval"),

@@ -5,7 +5,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::standing::State;
-use crate::sync::report::{ClusterTime, CollectionProgress, CompletionReport, UnsuccessfulIndex};
+use crate::sync::report::{
+    ClusterTime, CollectionProgress, CompletionReport, ThrottlingReport, UnsuccessfulIndex,
+};
 use crate::sync::{Phase, Report};
 
 /// Collections named in `progress` at most: those being copied first.
@@ -36,6 +38,8 @@ pub struct Status {
     progress: Vec<Collection>,
     #[serde(skip_serializing_if = "Option::is_none")]
     oplog_window: Option<OplogWindow>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    throttling: Option<Throttling>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<String>,
 }
@@ -99,6 +103,15 @@ struct Collection {
 
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
+struct Throttling {
+    reason: &'static str,
+    pace_percent: u32,
+    since: String,
+    message: String,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 struct OplogWindow {
     seconds: i64,
 }
@@ -134,6 +147,7 @@ impl Status {
             finalization: report.completion.as_ref().map(|completion| finalization(report, completion)),
             progress: progress(report, collections),
             oplog_window: report.source.oplog_window_seconds.map(|seconds| OplogWindow { seconds }),
+            throttling: report.throttling.as_ref().map(throttling),
             warnings: report.warnings.clone(),
         }
     }
@@ -153,6 +167,15 @@ fn initial_sync(report: &Report) -> InitialSync {
         lag_time_seconds: if completed { Some(0) } else { report.replication.lag_seconds },
         estimated_clone_size_bytes: (clone.started_at.is_some()).then_some(clone.bytes_total),
         cloned_size_bytes: clone.bytes,
+    }
+}
+
+fn throttling(report: &ThrottlingReport) -> Throttling {
+    Throttling {
+        reason: report.by.as_str(),
+        pace_percent: report.pace_percent,
+        since: report.since.to_string(),
+        message: report.message.clone(),
     }
 }
 
@@ -223,8 +246,15 @@ mod tests {
     fn what_does_not_apply_is_absent() {
         let report = Report { message: "checking both ends".into(), ..Report::default() };
         let status = serde_json::to_value(Status::of(State::Running, &report, &[])).unwrap();
-        for absent in ["error", "finalization", "lastReplicatedOpTime", "oplogWindow", "warnings", "progress"]
-        {
+        for absent in [
+            "error",
+            "finalization",
+            "lastReplicatedOpTime",
+            "oplogWindow",
+            "warnings",
+            "progress",
+            "throttling",
+        ] {
             assert!(status.get(absent).is_none(), "{absent}");
         }
         assert_eq!(status["initialSync"]["completed"], false);
@@ -243,6 +273,20 @@ mod tests {
         assert_eq!(lag(&report), (json!(7), json!(7)));
         report.initial_sync.completed_at = Some(Timestamp::now());
         assert_eq!(lag(&report), (json!(0), json!(7)));
+    }
+
+    #[test]
+    fn what_slows_it_down_is_shown() {
+        let slowed = ThrottlingReport {
+            by: crate::sync::report::SlowedBy::SourceLatency,
+            since: Timestamp::UNIX_EPOCH,
+            pace_percent: 25,
+            message: "why".into(),
+        };
+        let report = Report { phase: Phase::Cloning, throttling: Some(slowed), ..Report::default() };
+        let status = serde_json::to_value(Status::of(State::Running, &report, &[])).unwrap();
+        let expected = json!({"reason": "SourceLatency", "pacePercent": 25, "since": "1970-01-01T00:00:00Z", "message": "why"});
+        assert_eq!(status["throttling"], expected);
     }
 
     #[test]

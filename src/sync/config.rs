@@ -78,6 +78,17 @@ impl Default for Replication {
 pub struct Limits {
     /// Bytes a second that the clone may read; 0 means no limit.
     pub bytes_per_second: u64,
+    /// The source's latency above which the clone reads more slowly; 0 means whatever it is.
+    pub max_source_latency: Duration,
+    /// The replication lag of source or target above which the sync slows down; 0 means whatever it is.
+    pub max_replication_lag: Duration,
+}
+
+impl Limits {
+    /// Whether an end's load is to be watched.
+    pub fn watches(&self) -> bool {
+        !self.max_source_latency.is_zero() || !self.max_replication_lag.is_zero()
+    }
 }
 
 /// Who owns a sync, as written into the owner document.

@@ -6,6 +6,7 @@ use super::catalog::Catalog;
 use super::catalog::build::Builder;
 use super::config::SyncConfig;
 use super::endpoint::Endpoint;
+use super::pace::Pace;
 use super::progress::Progress;
 use super::share::Budgets;
 use super::state::Store;
@@ -45,4 +46,6 @@ pub struct Context {
     pub budgets: Budgets,
     /// What the clone may read a second.
     pub throttle: Arc<Throttle>,
+    /// Slows down what loads an end too much.
+    pub pace: Arc<Pace>,
 }

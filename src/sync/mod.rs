@@ -15,6 +15,7 @@ pub mod endpoint;
 pub mod error;
 pub mod lifecycle;
 pub mod namespace;
+pub mod pace;
 pub mod preflight;
 pub mod progress;
 pub mod report;

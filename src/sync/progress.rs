@@ -8,7 +8,7 @@ use std::time::Duration;
 use mongodb::bson::Timestamp;
 
 use super::catalog::Catalog;
-use super::report::CollectionProgress;
+use super::report::{CollectionProgress, ThrottlingReport};
 
 /// Shared by everything that runs for a sync.
 #[derive(Debug, Default)]
@@ -53,6 +53,7 @@ pub struct Progress {
     catalog: Mutex<Option<Arc<Catalog>>>,
     lanes: Mutex<Vec<Arc<LaneNumbers>>>,
     warnings: Mutex<BTreeSet<String>>,
+    throttling: Mutex<Option<ThrottlingReport>>,
 }
 
 /// Upper bounds of the histogram of a lane's batches, in changes.
@@ -138,6 +139,16 @@ impl Progress {
     /// What [`warn`](Self::warn) was told.
     pub fn warnings(&self) -> Vec<String> {
         self.warnings.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// Say what slows the sync down, or that nothing does.
+    pub fn throttle(&self, throttling: Option<ThrottlingReport>) {
+        *self.throttling.lock().unwrap_or_else(PoisonError::into_inner) = throttling;
+    }
+
+    /// What [`throttle`](Self::throttle) was told.
+    pub fn throttling(&self) -> Option<ThrottlingReport> {
+        self.throttling.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The numbers of a lane; they go on over the runs of this process.

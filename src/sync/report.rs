@@ -126,6 +126,8 @@ pub struct Report {
     pub completion: Option<CompletionReport>,
     /// When attempts began to fail, if none has got any further since: no checkpoint, no copied batch.
     pub failing_since: Option<Timestamp>,
+    /// What slows the sync down, while anything does.
+    pub throttling: Option<ThrottlingReport>,
     /// What a user should know although nothing is wrong enough to stop.
     pub warnings: Vec<String>,
     /// Request tokens that have been acted on (or recorded at first contact), from the durable state.
@@ -205,6 +207,41 @@ pub struct ReplicationReport {
     pub queued_bytes: u64,
     /// The last failure, until the sync has got further than it was then.
     pub last_error: Option<LastError>,
+}
+
+/// Why a sync goes more slowly than it could.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlowedBy {
+    /// The source takes longer for a small read than it may.
+    SourceLatency,
+    /// Members of the source lag behind its primary.
+    SourceReplicationLag,
+    /// Members of the target lag behind its primary.
+    TargetReplicationLag,
+}
+
+impl SlowedBy {
+    /// The name used in the API, the logs and the metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SourceLatency => "SourceLatency",
+            Self::SourceReplicationLag => "SourceReplicationLag",
+            Self::TargetReplicationLag => "TargetReplicationLag",
+        }
+    }
+}
+
+/// A sync that is slowed down to spare an end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ThrottlingReport {
+    /// Why.
+    pub by: SlowedBy,
+    /// Since when.
+    pub since: Timestamp,
+    /// How fast it goes, in percent of what it did before.
+    pub pace_percent: u32,
+    /// What was measured, and what is slowed.
+    pub message: String,
 }
 
 /// A failure as a user sees it.

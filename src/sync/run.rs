@@ -22,6 +22,7 @@ use super::context::Context;
 use super::error::{Error, Reason, Result};
 use super::lifecycle::course::{Position, Step};
 use super::lifecycle::publish::Publisher;
+use super::pace;
 use super::report::{CompletionReport, Phase};
 use super::share::CloneSlot;
 use super::state::slot::{LANE, LaneRecord};
@@ -84,6 +85,7 @@ pub async fn run(
         tasks.spawn(async move { clone::run(&ctx, &cancel, slot, &cloned_sender).await });
     }
     spawn_builder(ctx, &mut tasks, &cancel);
+    spawn_pace(ctx, &mut tasks, &cancel);
 
     let mut steer = Steer::new(ctx, record);
     let mut ticks = tokio::time::interval(LOOK);
@@ -171,6 +173,20 @@ fn spawn_builder(ctx: &Context, tasks: &mut JoinSet<Result<()>>, cancel: &Cancel
     tasks.spawn(async move {
         tokio::select! {
             outcome = builder.run() => outcome,
+            () = cancel.cancelled() => Ok(()),
+        }
+    });
+}
+
+/// Only while data moves: who rests, or empties its queues at a stop, is not slowed down.
+fn spawn_pace(ctx: &Context, tasks: &mut JoinSet<Result<()>>, cancel: &CancellationToken) {
+    if !ctx.config.limits.watches() {
+        return;
+    }
+    let (ctx, cancel) = (ctx.clone(), cancel.clone());
+    tasks.spawn(async move {
+        tokio::select! {
+            () = pace::watch::watch(&ctx) => Ok(()),
             () = cancel.cancelled() => Ok(()),
         }
     });

@@ -55,6 +55,9 @@ const GAUGES: &[(&str, &str, Number)] = &[
     ("clone_bytes", "BSON bytes copied, over all runs.", |r| count(r.initial_sync.bytes)),
     ("clone_bytes_expected", "BSON bytes expected, by statistics.", |r| count(r.initial_sync.bytes_total)),
     ("queued_bytes", "Bytes held in queues.", |r| count(r.replication.queued_bytes)),
+    ("pace_ratio", "How fast the sync goes; below 1 while it spares the source or the target.", |r| {
+        Some(r.throttling.as_ref().map_or(1.0, |throttling| f64::from(throttling.pace_percent) / 100.0))
+    }),
     ("lanes", "Lanes that apply events in parallel.", |r| Some(f64::from(r.replication.lanes))),
     ("owner_epoch", "The number that fences; grows with each take-over.", |r| Some(float(r.epoch))),
     ("source_connected", "Whether the source answers.", |r| {

@@ -14,6 +14,7 @@ mod index;
 mod kill;
 mod matrix;
 mod members;
+mod pace;
 mod random;
 mod requests;
 mod rights;

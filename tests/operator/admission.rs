@@ -112,7 +112,8 @@ const TRANSITION: &[(rules::CelRule, Change, Change, Change)] = &[
         |s| s["target"] = json!({"uriSecretRef": {"name": "t", "key": "uri"}}),
         |s| {
             s["target"] = json!({"uriSecretRef": {"name": "t", "key": "uri"}});
-            s["limits"] = json!({"bytesPerSecond": 5});
+            s["limits"] =
+                json!({"bytesPerSecond": 5, "maxSourceLatencyMs": 60_000, "maxReplicationLagSeconds": 3_600});
         },
         |s| s["target"] = json!({"uriSecretRef": {"name": "t", "key": "other"}}),
     ),
@@ -180,6 +181,10 @@ fn the_schema_defaults_and_refuses() {
         |s| s["scope"] = json!({"include": [".x"]}),
         |s| s["scope"] = json!({"include": vec!["a.*"; 257]}),
         |s| s["limits"] = json!({"bytesPerSecond": -1}),
+        |s| s["limits"] = json!({"maxSourceLatencyMs": 60_001}),
+        |s| s["limits"] = json!({"maxSourceLatencyMs": -1}),
+        |s| s["limits"] = json!({"maxReplicationLagSeconds": 3_601}),
+        |s| s["limits"] = json!({"maxReplicationLagSeconds": "5s"}),
         |s| s["replication"] = json!({"checkpointIntervalSeconds": 0}),
         |s| s["deletionPolicy"] = json!("Drop"),
         |s| s["metadataDatabase"] = json!("a.b"),

@@ -120,6 +120,7 @@ impl Worker {
         let position = position.unwrap_or_default();
         let newest = changes.last().map(|change| change.time);
         let bytes: usize = changes.iter().map(|change| change.write.len()).sum();
+        self.ctx.pace.write(taken, bytes).await;
         let _writing = self.ctx.budgets.write.reserve(bytes as u64 * COPIES).await;
         let settled = Settled::of(&changes);
         if changes.first().is_some_and(|change| change.collection.is_capped()) {

@@ -237,6 +237,11 @@ impl Catalog {
         self.changed.notify_waiters();
     }
 
+    /// One that the source still has, and that can be looked into by `_id`.
+    pub fn any_present(&self) -> Option<Arc<Collection>> {
+        self.guard().values().find(|one| !one.is_gone() && !one.is_capped()).cloned()
+    }
+
     /// All, by source name.
     pub fn all(&self) -> Vec<Arc<Collection>> {
         let mut all: Vec<_> = self.guard().values().cloned().collect();

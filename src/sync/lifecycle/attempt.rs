@@ -19,6 +19,7 @@ use crate::sync::endpoint::client::Side;
 use crate::sync::endpoint::identity;
 use crate::sync::endpoint::{Endpoint, oplog};
 use crate::sync::error::{Class, Error, Reason, Result};
+use crate::sync::pace::Pace;
 use crate::sync::preflight::{self, Found, plan};
 use crate::sync::progress::Progress;
 use crate::sync::report::{CompletionReport, Phase};
@@ -394,6 +395,8 @@ impl Attempt<'_> {
                 "the database {db} holds the state of a sync that writes to the source: not copied"
             ));
         }
+        let throttle = Arc::new(Throttle::new(config.limits.bytes_per_second));
+        let pace = Arc::new(Pace::new(&config.limits, Arc::clone(&throttle), Arc::clone(&progress)));
         Ok(Context {
             config,
             source: source.clone(),
@@ -403,7 +406,8 @@ impl Attempt<'_> {
             catalog,
             progress,
             budgets: self.share.budgets(),
-            throttle: Arc::new(Throttle::new(self.config.limits.bytes_per_second)),
+            throttle,
+            pace,
         })
     }
 

@@ -214,6 +214,7 @@ fn merge(report: &mut Report, progress: &Progress, rate: u64) -> bool {
     stream.events_read = progress.events_read.get();
     stream.events_applied = progress.events_applied.get();
     stream.queued_bytes = progress.queued_bytes.get();
+    report.throttling = progress.throttling();
     report.source.oplog_window_seconds = times.oplog_window_seconds;
     for warning in progress.warnings() {
         if !report.warnings.contains(&warning) {
