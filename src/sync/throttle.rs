@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 
 /// How much may be taken at once after a rest: small, so that the limit holds over short times too.
@@ -13,15 +13,13 @@ const BURST: Duration = Duration::from_millis(250);
 /// What one take may cost at most: a batch has 16 MB, so only a limit of some bytes a second comes here.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// How often who waits looks whether the limit has changed.
-const LOOK: Duration = Duration::from_millis(250);
-
 /// Limits a rate.
 #[derive(Debug)]
 pub struct Throttle {
     bytes_per_second: u64,
     /// The limit of the moment; 0 is none.
     eased: AtomicU64,
+    changed: Notify,
     taken: AtomicU64,
     /// When everything taken so far is paid for.
     paid: Mutex<Instant>,
@@ -33,6 +31,7 @@ impl Throttle {
         Self {
             bytes_per_second,
             eased: AtomicU64::new(0),
+            changed: Notify::new(),
             taken: AtomicU64::new(0),
             paid: Mutex::new(Instant::now()),
         }
@@ -45,7 +44,10 @@ impl Throttle {
 
     /// Go no faster than this for now; none ends that.
     pub fn ease(&self, bytes_per_second: Option<u64>) {
-        self.eased.store(bytes_per_second.map_or(0, |rate| rate.max(1)), Ordering::Relaxed);
+        let rate = bytes_per_second.map_or(0, |rate| rate.max(1));
+        if self.eased.swap(rate, Ordering::Relaxed) != rate {
+            self.changed.notify_waiters();
+        }
     }
 
     /// Bytes that were asked for so far.
@@ -73,6 +75,7 @@ impl Throttle {
         let earliest = now.checked_sub(BURST).unwrap_or(now);
         let (mut from, mut owed) = ((*paid).max(earliest), bytes as f64);
         loop {
+            let changed = self.changed.notified();
             let rate = self.rate() as f64;
             if rate == 0.0 {
                 *paid = Instant::now();
@@ -80,13 +83,13 @@ impl Throttle {
             }
             let end = from + Duration::from_secs_f64((owed / rate).min(LONGEST.as_secs_f64()));
             *paid = end;
-            let look = from.max(Instant::now()) + LOOK;
-            tokio::time::sleep_until(end.min(look)).await;
-            if end <= look {
-                return;
+            tokio::select! {
+                () = tokio::time::sleep_until(end) => return,
+                () = changed => {}
             }
-            owed -= look.duration_since(from).as_secs_f64() * rate;
-            from = look;
+            let now = Instant::now();
+            owed = (owed - now.saturating_duration_since(from).as_secs_f64() * rate).max(0.0);
+            from = from.max(now);
         }
     }
 }
