@@ -140,7 +140,9 @@ mod tests {
                     over += usize::from(latency > limit);
                 }
             }
-            prop_assert!(paces > allowed * 0.5, "{paces} of {allowed}");
+            // At this use even a long answer is a calm one, and the pace rises.
+            let certain = (((1.0 - 1.1 / (limit * CALM)) - others) / ours).min(1.0);
+            prop_assert!(paces > certain * 0.5, "{paces} of {certain}");
             prop_assert!(over < 150, "{over} of 300 looks above the limit");
         }
 
