@@ -5,12 +5,12 @@ use std::time::Duration;
 use clustersync::sync::Phase;
 use clustersync::sync::catalog::read;
 use clustersync::sync::endpoint::client::Side;
-use clustersync::sync::endpoint::{Endpoint, EndpointConfig};
+use clustersync::sync::endpoint::{Endpoint, EndpointConfig, Feature};
 use clustersync::sync::error::Class;
 use mongodb::bson::{Bson, Document, Uuid, doc};
 
 use crate::lab::mongod::{Options, ReplicaSet};
-use crate::world::World;
+use crate::world::{World, shared};
 
 /// "Not there" on a member that lags would be "dropped", and the collection would be left out for ever.
 #[tokio::test]
@@ -71,6 +71,38 @@ async fn what_no_majority_has_is_done_again() {
     world.fill("c", 10, 10).await;
     admin.run_command(point(doc! {"times": 2})).await.unwrap();
     let sync = world.start();
+    sync.phase(Phase::Streaming).await;
+    world.caught_up(&sync).await;
+    world.assert_identical(true).await;
+    sync.stop().await;
+}
+
+/// A stream begins behind the last operation that was applied. A creation that was numbered before it and is committed
+/// after it is no event; without `$listCatalog` it was in no listing either.
+#[tokio::test]
+async fn what_is_being_created_when_the_stream_begins_is_copied() {
+    let source = ReplicaSet::start(Options::new("holesource")).await;
+    let world =
+        World { avoid: vec![Feature::ListCatalog], ..World::on(&source, &shared().await.1, "hole").await };
+    world.fill("c", 10, 10).await;
+    let admin = source.members[0].direct().await.database("admin");
+    let hang = |mode: &str| doc! {"configureFailPoint": "hangBeforeLoggingCreateCollection", "mode": mode};
+    let primary = doc! {"w": 1};
+    admin.run_command(hang("alwaysOn")).await.unwrap();
+    let creating = tokio::spawn({
+        let create = doc! {"create": "late", "writeConcern": primary.clone()};
+        let db = world.src();
+        async move { db.run_command(create).await }
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let later = doc! {"insert": "c", "documents": [{"_id": "later"}], "writeConcern": primary};
+    world.src().run_command(later).await.unwrap();
+    let sync = world.start();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!creating.is_finished(), "it does not hang");
+    admin.run_command(hang("off")).await.unwrap();
+    creating.await.unwrap().unwrap();
+    world.coll("late").insert_one(doc! {"_id": 1}).await.unwrap();
     sync.phase(Phase::Streaming).await;
     world.caught_up(&sync).await;
     world.assert_identical(true).await;
