@@ -12,8 +12,9 @@ use crate::sync::state::slot::{PARTITION, PartitionRecord};
 /// A collection below this is one partition.
 const SMALL_BYTES: i64 = 16 << 20;
 
-/// What a partition should hold: some seconds of work.
-const PARTITION_BYTES: i64 = 64 << 20;
+/// What a partition should hold: many times what its beginning and its end cost, and so little that readers which find
+/// none left at the end do not wait long for the others.
+const PARTITION_BYTES: i64 = 16 << 20;
 
 /// Partitions that a collection is divided into at most.
 const MOST: i64 = 256;
