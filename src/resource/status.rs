@@ -284,7 +284,7 @@ mod tests {
     use super::{cut, notice, worker_status};
     use crate::api::ClusterSyncStatus;
     use crate::resource::{Asked, Judged, Outcome, Unusable};
-    use crate::sync::report::{ClusterTime, CompletionReport, InitialSyncReport};
+    use crate::sync::report::{ClusterTime, CompletionReport, InitialSyncReport, SlowedBy, ThrottlingReport};
     use crate::sync::{Phase, Report};
 
     fn status(report: &Report, previous: &ClusterSyncStatus) -> ClusterSyncStatus {
@@ -336,6 +336,22 @@ mod tests {
         let after = status(&restarted, &before);
         assert_eq!(after.initial_sync, None);
         assert_eq!(after.completion, None);
+    }
+
+    fn throttling_report(message: String) -> ThrottlingReport {
+        let since = Timestamp::UNIX_EPOCH;
+        ThrottlingReport { by: SlowedBy::SourceLatency, since, pace_percent: 50, message }
+    }
+
+    #[test]
+    fn what_slowed_a_worker_goes_with_it() {
+        let slowed = Report { throttling: Some(throttling_report("why".into())), ..streaming() };
+        let before = status(&slowed, &ClusterSyncStatus::default());
+        assert_eq!(before.throttling.as_ref().map(|slowed| slowed.pace_percent), Some(50));
+        assert_eq!(status(&Report::default(), &before).throttling, None, "a new one");
+        let missing = Unusable::missing("Secret a does not exist.");
+        let judged = Judged { generation: 2, asked: Asked::default(), outcome: Outcome::Waiting(&missing) };
+        assert_eq!(worker_status(&judged, &before, 0, None, Timestamp::UNIX_EPOCH).throttling, None, "none");
     }
 
     #[test]
@@ -392,6 +408,7 @@ mod tests {
         report.target = report.source.clone();
         (report.handled_retry, report.handled_restart) = (long(), long());
         report.warnings = vec![long(); 50];
+        report.throttling = Some(throttling_report(long()));
         let status = serde_json::to_value(status(&report, &ClusterSyncStatus::default())).unwrap();
         let definition = serde_json::to_value(crate::api::crd::definition()).unwrap();
         let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"];

@@ -7,6 +7,7 @@ use std::time::Duration;
 use clustersync::sync::report::SlowedBy;
 use clustersync::sync::{Phase, Report};
 use mongodb::bson::{Document, doc};
+use mongodb::options::WriteConcern;
 
 use crate::lab::mongod::{Options, ReplicaSet};
 use crate::world::{Sync, World, shared};
@@ -52,6 +53,47 @@ async fn a_clone_spares_a_source_that_answers_slowly() {
 }
 
 #[tokio::test]
+async fn a_clone_spares_a_source_whose_members_lag() {
+    let mut options = Options::new("laggingmembers");
+    options.members = 3;
+    let source = ReplicaSet::start(options).await;
+    let world = World::on(&source, &shared().await.1, "pace_members").await;
+    world.fill("c", 100_000, 900).await;
+    let mut config = world.config();
+    config.limits.bytes_per_second = 4 << 20;
+    config.limits.max_replication_lag = Duration::from_secs(2);
+    let sync = Sync::start(config);
+    sync.until("at full speed", |report| report.initial_sync.bytes > 4 << 20).await;
+    assert_eq!(sync.report().throttling, None, "nothing lags");
+    replicate(&source, false).await;
+    let late = doc! {"_id": "late"};
+    world.coll("c").insert_one(late).write_concern(WriteConcern::nodes(1)).await.unwrap();
+    let report = sync.until("slow", |report| report.throttling.is_some()).await;
+    let slowed = report.throttling.unwrap();
+    assert_eq!(slowed.by, SlowedBy::SourceReplicationLag);
+    assert!(slowed.message.contains("replication on the source is"), "{}", slowed.message);
+    replicate(&source, true).await;
+    let report = sync.until("at full speed again", |report| report.throttling.is_none()).await;
+    assert_eq!(report.phase, Phase::Cloning, "the clone was over before it could go faster");
+    sync.phase(Phase::Streaming).await;
+    world.caught_up(&sync).await;
+    world.assert_identical(true).await;
+    sync.stop().await;
+}
+
+/// Whether secondaries fetch what their primary writes.
+async fn replicate(set: &ReplicaSet, goes_on: bool) {
+    let primary = set.primary().await;
+    let mode = if goes_on { "off" } else { "alwaysOn" };
+    for (number, member) in set.members.iter().enumerate() {
+        if number != primary {
+            let set = doc! {"configureFailPoint": "stopReplProducer", "mode": mode};
+            member.direct().await.database("admin").run_command(set).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_stream_spares_a_target_whose_majority_lags() {
     let mut options = Options::new("lagging");
     options.members = 3;
@@ -78,16 +120,7 @@ async fn a_stream_spares_a_target_whose_majority_lags() {
     });
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(sync.report().throttling, None, "nothing lags");
-    let primary = target.primary().await;
-    let replicate = async |mode: &str| {
-        for (number, member) in target.members.iter().enumerate() {
-            if number != primary {
-                let set = doc! {"configureFailPoint": "stopReplProducer", "mode": mode};
-                member.direct().await.database("admin").run_command(set).await.unwrap();
-            }
-        }
-    };
-    replicate("alwaysOn").await;
+    replicate(&target, false).await;
     let report = sync
         .until("slow", |report| report.throttling.as_ref().is_some_and(|slowed| slowed.pace_percent <= 12))
         .await;
@@ -100,7 +133,7 @@ async fn a_stream_spares_a_target_whose_majority_lags() {
     let some = applied(&sync.report()) - before;
     assert!(some < 400, "{some} events in 8 s, of which 800 were written");
     sync.until("going on", |report| applied(report) > before).await;
-    replicate("off").await;
+    replicate(&target, true).await;
     sync.until("at full speed again", |report| report.throttling.is_none()).await;
     writing.store(false, Ordering::Relaxed);
     writer.await.unwrap();

@@ -49,6 +49,28 @@ async fn each_manager_keeps_to_its_own_fields() {
 }
 
 #[tokio::test]
+async fn what_slows_a_sync_down_is_shown_while_it_does() {
+    let site = Site::new("throttling");
+    let client = client(&site).await;
+    let mut sync = cluster_sync("slow", "slow");
+    sync["spec"]["limits"] = json!({"maxSourceLatencyMs": 50, "maxReplicationLagSeconds": 5});
+    succeed(site.apply(&sync));
+    let mut object = incarnation(&site, &site.get("slow"));
+    let throttling = json!({
+        "reason": "TargetReplicationLag",
+        "pacePercent": 3,
+        "since": "2026-01-01T00:00:00Z",
+        "message": "replication on the target is 9 s behind",
+    });
+    let slowed = status(json!({"phase": "Streaming", "throttling": throttling}));
+    assert!(matches!(client.apply(&mut object, Manager::Worker, &slowed).await.unwrap(), Written::Done));
+    assert_eq!(site.get("slow")["status"]["throttling"], throttling);
+    let full = status(json!({"phase": "Streaming"}));
+    assert!(matches!(client.apply(&mut object, Manager::Worker, &full).await.unwrap(), Written::Done));
+    assert!(site.get("slow")["status"]["throttling"].is_null());
+}
+
+#[tokio::test]
 async fn a_zombie_writes_neither_on_a_newer_version_nor_on_another_object() {
     let site = Site::new("zombies");
     let client = client(&site).await;
