@@ -57,6 +57,6 @@ pub async fn measure(rounds: usize, documents: i32) -> Row {
         engine,
         figures,
         series,
-        notes: Vec::new(),
+        ..Row::default()
     }
 }

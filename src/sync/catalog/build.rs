@@ -14,6 +14,7 @@ use super::live::{Catalog, Collection};
 use crate::sync::endpoint::failure;
 use crate::sync::error::{Class, Error, Result};
 use crate::sync::namespace::Namespace;
+use crate::sync::state::slot::any_reply;
 use crate::sync::state::store::INDEXES;
 use crate::sync::state::transaction::WriteError;
 use crate::sync::state::{CollectionState, IndexRecord, IndexState, Operation, Store};
@@ -195,7 +196,7 @@ impl Builder {
             .store
             .write_checked(
                 vec![Operation::new(self.store.db(), &doc! {"update": INDEXES, "updates": [update]})?],
-                |_| Ok(()),
+                any_reply,
             )
             .await?;
         let kept = replies.first().is_some_and(|reply| reply.get_i32("n").ok() == Some(1));

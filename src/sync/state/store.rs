@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::record::{CollectionRecord, IndexRecord, SyncRecord, ViewRecord};
+use super::slot::any_reply;
 use super::transaction::{Operation, Session};
 use super::writer::Writer;
 use crate::sync::endpoint::Endpoint;
@@ -248,7 +249,7 @@ impl Store {
         all.push(Operation::new(&self.db, &sync)?);
         all.extend(operations);
         let writer = self.writer.as_ref().ok_or_else(|| self.lost())?;
-        writer.write_alone(Some(fence), all, |_| Ok(())).await.map(|_| ())
+        writer.write_alone(Some(fence), all, any_reply).await.map(|_| ())
     }
 
     /// Decode one document.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use mongodb::bson::Document;
 use tokio::sync::{mpsc, oneshot};
 
-use super::slot::is_passing;
+use super::slot::{any_reply, is_passing};
 use super::transaction::{Durability, Operation, Session, write_error, write_failure};
 use crate::sync::endpoint::raw;
 use crate::sync::error::{Class, Error, Reason, Result};
@@ -106,12 +106,12 @@ impl Task {
     async fn share(&mut self, requests: Vec<Request>) {
         let fence = self.fence.clone();
         let operations = joined(requests.iter().flat_map(|request| &request.operations));
-        let outcome = self.write(&fence, &operations, &|_| Ok(())).await;
+        let outcome = self.write(&fence, &operations, &any_reply).await;
         match outcome {
             Err(error) if requests.len() > 1 && error.class() == Class::Stop => {
                 // One of them may be to blame for what all would suffer.
                 for request in requests {
-                    let outcome = self.write(&fence, &request.operations, &|_| Ok(())).await;
+                    let outcome = self.write(&fence, &request.operations, &any_reply).await;
                     let _ = request.answer.send(outcome);
                 }
             }
