@@ -56,6 +56,8 @@ pub struct Candidate {
     observed: Option<(LeaseSpec, Instant)>,
     /// The Lease's version when it was last read or written.
     version: Option<u64>,
+    /// The highest number of transitions that was read or written.
+    transitions: i32,
     renewed: Instant,
 }
 
@@ -87,6 +89,7 @@ impl Candidate {
             answered,
             observed: None,
             version: None,
+            transitions: 0,
             renewed: Instant::now(),
         };
         (candidate, receiver)
@@ -136,6 +139,7 @@ impl Candidate {
         };
         let spec = lease.spec.clone().unwrap_or_default();
         let transitions = spec.lease_transitions.unwrap_or(0);
+        self.transitions = self.transitions.max(transitions);
         let holder = spec.holder_identity.as_deref().unwrap_or_default();
         let ours = holder == self.identity;
         if !ours && !holder.is_empty() && !self.expired(&spec) {
@@ -143,15 +147,16 @@ impl Candidate {
             return Ok(Turn::Theirs);
         }
         // Older than it was: etcd has been restored from a backup. Watches would go on from versions that are yet to
-        // come and miss what happens until they do; a new term reads everything anew.
+        // come and miss what happens until they do; a new term reads everything anew. The restored Lease may name a
+        // former leader that is long expired, so a term must be new among those that were, not only among those it knows.
         let rewound = version(&lease).zip(self.version).is_some_and(|(present, before)| present < before);
         let next = if ours && !rewound {
             self.record(transitions, spec.acquire_time.clone())
         } else {
-            self.record(transitions.saturating_add(1), None)
+            self.record(self.transitions.saturating_add(1), None)
         };
         let lease = Lease { spec: Some(next), ..lease };
-        if ours && rewound {
+        if rewound {
             tracing::warn!("restored from a backup? the Lease is older than it was: reading everything anew");
         }
         let written = self.api.replace(&self.name, &PostParams::default(), &lease).await;
@@ -187,9 +192,11 @@ impl Candidate {
         match written {
             Ok(lease) => {
                 self.version = version(&lease);
+                let transitions = lease.spec.and_then(|spec| spec.lease_transitions).unwrap_or(0);
+                self.transitions = self.transitions.max(transitions);
                 Ok(Turn::Held(LeaseTerm {
                     lease: lease.metadata.uid.unwrap_or_default(),
-                    term: i64::from(lease.spec.and_then(|spec| spec.lease_transitions).unwrap_or(0)),
+                    term: i64::from(transitions),
                 }))
             }
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(Turn::Lost),
