@@ -2,7 +2,7 @@
 
 use crate::document::{document, fill, scaled};
 use crate::rig::Rig;
-use crate::row::{Picture, Round, Row, Series, grouped};
+use crate::row::{Figure, Picture, Round, Row, Series, grouped, median_of};
 use crate::sampler::{Sampler, rates};
 use crate::{bare, clone};
 
@@ -16,7 +16,7 @@ pub async fn run(rounds: usize) -> Row {
 pub async fn measure(rounds: usize, documents: i32) -> Row {
     let rig = Rig::standard().await;
     fill(&rig.source_client, "documents", documents, document).await;
-    let (mut bare, mut engine, mut series) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut bare, mut fenced, mut engine, mut series) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
         series.clear();
         clone::clean(&rig).await;
@@ -25,6 +25,9 @@ pub async fn measure(rounds: usize, documents: i32) -> Row {
         series.push(Series::new(Picture::CloneThroughput, "bare copy", rates(&counts.end().await)));
         let bytes = round.bytes.unwrap();
         bare.push(round);
+
+        clone::clean(&rig).await;
+        fenced.push(bare::run(&rig, "copy-in-transactions", &["documents", "int"]).await);
 
         clone::clean(&rig).await;
         let mut counts = None;
@@ -42,6 +45,14 @@ pub async fn measure(rounds: usize, documents: i32) -> Row {
     }
     let mut figures = clone::cpu_figures(&bare, &engine);
     figures.push(clone::memory_figure(&engine));
+    let rate = |rounds| median_of(rounds, Round::rate).unwrap();
+    let (plain, fenced, engine_rate) = (rate(&bare), rate(&fenced), rate(&engine));
+    figures.push(Figure::plain(
+        "the bare copy with each batch in a transaction, of the ceiling",
+        fenced / plain,
+        "",
+    ));
+    figures.push(Figure::plain("the engine, of the bare copy in transactions", engine_rate / fenced, ""));
     Row {
         slug: "clone-int".to_owned(),
         title: format!(

@@ -1,9 +1,9 @@
 //! The ceiling of a clone: four streams, each a range of `_id`, whole raw batches as they come.
 
 use futures::StreamExt;
-use mongodb::Client;
 use mongodb::bson::spec::BinarySubtype;
 use mongodb::bson::{Binary, Bson, Document, RawArrayBuf, RawDocumentBuf, doc, rawdoc};
+use mongodb::{Client, ClientSession};
 
 use crate::bare::Work;
 
@@ -19,6 +19,34 @@ pub async fn insert(target: &Client, name: &str, documents: RawArrayBuf) -> Work
     let answer = target.database("bench").run_raw_command(insert).await.unwrap();
     assert!(answer.get_array("writeErrors").is_err(), "{answer:?}");
     Work { amount: answer.get_i32("n").unwrap() as u64, bytes: Some(bytes) }
+}
+
+/// As [`insert`], in a transaction of its own: what the server takes for it tells what any fence in a transaction costs.
+async fn insert_in_transaction(session: &mut ClientSession, name: &str, documents: RawArrayBuf) -> Work {
+    let bytes = documents.as_bytes().len() as u64;
+    let insert = rawdoc! {"insert": name, "ordered": false, "documents": documents};
+    session.start_transaction().await.unwrap();
+    let database = session.client().database("bench");
+    let answer = database.run_raw_command(insert).session(&mut *session).await.unwrap();
+    assert!(answer.get_array("writeErrors").is_err(), "{answer:?}");
+    session.commit_transaction().await.unwrap();
+    Work { amount: answer.get_i32("n").unwrap() as u64, bytes: Some(bytes) }
+}
+
+/// As [`stream`], each batch in a transaction, which is smaller: it is held in memory until the commit.
+async fn stream_in_transactions(source: Client, target: Client, name: String, filter: Document) -> Work {
+    let collection = source.database("bench").collection::<RawDocumentBuf>(&name);
+    let mut session = target.start_session().causal_consistency(false).await.unwrap();
+    let mut batches = collection.find(filter).batch_size(BATCH / 4).batch().await.unwrap();
+    let mut work = Work::default();
+    while let Some(batch) = batches.next().await {
+        let batch = batch.unwrap();
+        let documents = batch.doc_slices().unwrap();
+        if !documents.is_empty() {
+            work += insert_in_transaction(&mut session, &name, documents.to_owned()).await;
+        }
+    }
+    work
 }
 
 /// Read what `filter` says and insert it, batch by batch.
@@ -53,6 +81,20 @@ fn borders(kind: &str, total: u64) -> Vec<Bson> {
 
 /// `bench bare copy … NAME int|uuid`: `bench.NAME` from the source to the target.
 pub async fn copy(source: &Client, target: &Client, args: &[String]) -> Work {
+    ranges(source, target, args, stream).await
+}
+
+/// `bench bare copy-in-transactions … NAME int|uuid`: as [`copy`], each batch in a transaction.
+pub async fn copy_in_transactions(source: &Client, target: &Client, args: &[String]) -> Work {
+    ranges(source, target, args, stream_in_transactions).await
+}
+
+async fn ranges<F: Future<Output = Work> + Send + 'static>(
+    source: &Client,
+    target: &Client,
+    args: &[String],
+    stream: impl Fn(Client, Client, String, Document) -> F,
+) -> Work {
     let [name, kind] = args else { panic!("copy NAME int|uuid") };
     let database = source.database("bench");
     let total = database.collection::<Document>(name).estimated_document_count().await.unwrap();

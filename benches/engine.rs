@@ -11,7 +11,7 @@ use crate::rig::Rig;
 use crate::usage::{self, Usage};
 
 /// How often [`Engine::until`] asks.
-const ASK_EVERY: Duration = Duration::from_millis(10);
+const ASK_EVERY: Duration = Duration::from_millis(20);
 
 /// `clustersync serve` between the two sides of a rig. Killed when dropped.
 pub struct Engine {
@@ -52,15 +52,18 @@ impl Engine {
     }
 
     fn call(&self, method: &str, path: &str, body: &Value) -> Value {
+        // A GET with a body that the server does not read can cost the connection.
+        let body = if body.is_null() { String::new() } else { body.to_string() };
         let request = ureq::http::Request::builder()
             .method(method)
             .uri(format!("http://127.0.0.1:{}{path}", self.port))
-            .body(body.to_string())
+            .body(body)
             .unwrap();
-        tokio::task::block_in_place(|| match self.agent.run(request) {
-            Ok(mut answer) => serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap(),
+        let answer = tokio::task::block_in_place(|| self.agent.run(request)?.body_mut().read_to_string());
+        match answer {
+            Ok(answer) => serde_json::from_str(&answer).unwrap(),
             Err(error) => panic!("{path}: {error}\n{}", self.process.output()),
-        })
+        }
     }
 
     fn done(&self, path: &str, body: &Value) {
@@ -90,7 +93,7 @@ impl Engine {
         self.call("GET", "/status", &Value::Null)
     }
 
-    /// Ask every 10 ms until it is so; panics when the sync has failed. A long wait is told.
+    /// Ask every 20 ms until it is so; panics when the sync has failed. A long wait is told.
     pub async fn until(&self, reached: impl Fn(&Value) -> bool) -> Value {
         let mut told = Instant::now();
         loop {

@@ -14,6 +14,7 @@ use crate::engine::Engine;
 use crate::load::{Load, Shape};
 use crate::rig::Rig;
 use crate::row::{Figure, Picture, Row, Series, quantile};
+use crate::usage;
 use crate::workload::Mix;
 
 /// Documents that the load updates.
@@ -34,6 +35,8 @@ struct Measured {
     engine: Vec<f64>,
     bare: Vec<f64>,
     written: Vec<f64>,
+    /// The machine's idle share, with the engine and with the bare program.
+    idle: [Vec<f64>; 2],
 }
 
 pub async fn run(rounds: usize) -> Row {
@@ -42,15 +45,23 @@ pub async fn run(rounds: usize) -> Row {
     let loads = [("at 300 updates/s", 300.0), ("at half of the saturation", saturation / 2.0)];
     let mut all: Vec<Measured> = Vec::new();
     for (name, _) in loads {
-        all.push(Measured { name, engine: Vec::new(), bare: Vec::new(), written: Vec::new() });
+        all.push(Measured {
+            name,
+            engine: Vec::new(),
+            bare: Vec::new(),
+            written: Vec::new(),
+            idle: [Vec::new(), Vec::new()],
+        });
     }
     for _ in 0..rounds {
         for ((_, rate), measured) in loads.iter().zip(&mut all) {
-            let (lags, _) = bare(&rig, *rate).await;
+            let (lags, _, idle) = bare(&rig, *rate).await;
             measured.bare.extend(lags);
-            let (lags, written) = engine(&rig, *rate).await;
+            measured.idle[1].push(idle);
+            let (lags, written, idle) = engine(&rig, *rate).await;
             measured.engine.extend(lags);
             measured.written.push(written);
+            measured.idle[0].push(idle);
         }
     }
     let (mut figures, mut series) = (Vec::new(), Vec::new());
@@ -64,6 +75,10 @@ pub async fn run(rounds: usize) -> Row {
         }
         let written = crate::row::median(one.written.clone());
         figures.push(Figure::plain(&format!("updates that the source took {name}"), written, "per second"));
+        for (words, idle) in ["", ", bare program"].into_iter().zip(&one.idle) {
+            let idle = crate::row::median(idle.clone()) * 100.0;
+            figures.push(Figure::plain(&format!("idle time of the machine {name}{words}"), idle, "%"));
+        }
         series.push(Series::new(Picture::Lag, &format!("clustersync {name}"), distribution(engine)));
         series.push(Series::new(Picture::Lag, &format!("bare program {name}"), distribution(bare)));
     }
@@ -100,20 +115,22 @@ fn load(rig: &Rig, rate: f64) -> Load {
     Load::start(&rig.source_client, Shape { rate, collections: 1, documents: DOCUMENTS, inserts: 0 })
 }
 
-async fn engine(rig: &Rig, rate: f64) -> (Vec<f64>, f64) {
+async fn engine(rig: &Rig, rate: f64) -> (Vec<f64>, f64, f64) {
     prepare(rig).await;
     let engine = Engine::serve(rig).await;
     engine.start(&["bench.*"]);
     engine.until_streaming().await;
     let load = load(rig, rate);
     tokio::time::sleep(WARM_UP).await;
+    let before = usage::machine();
     let lags = probe(rig, PROBES).await;
+    let idle = usage::idle_share(before, usage::machine());
     let (_, written) = load.end().await;
     engine.stop();
-    (lags, written)
+    (lags, written, idle)
 }
 
-async fn bare(rig: &Rig, rate: f64) -> (Vec<f64>, f64) {
+async fn bare(rig: &Rig, rate: f64) -> (Vec<f64>, f64, f64) {
     prepare(rig).await;
     let load = load(rig, rate);
     tokio::time::sleep(WARM_UP).await;
@@ -125,11 +142,13 @@ async fn bare(rig: &Rig, rate: f64) -> (Vec<f64>, f64) {
         while ready.find_one(doc! {}).await.unwrap().is_none() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        probe(rig, PROBES).await
+        let before = usage::machine();
+        let lags = probe(rig, PROBES).await;
+        (lags, usage::idle_share(before, usage::machine()))
     };
-    let (_, lags) = tokio::join!(relaying, probing);
+    let (_, (lags, idle)) = tokio::join!(relaying, probing);
     let (_, written) = load.end().await;
-    (lags, written)
+    (lags, written, idle)
 }
 
 /// Milliseconds that each of so many probes took.

@@ -33,6 +33,26 @@ impl Usage {
     }
 }
 
+/// Share of the machine's CPU time that was idle since `before`, both as [`machine`] gives them.
+pub fn idle_share(before: [f64; 2], after: [f64; 2]) -> f64 {
+    (after[0] - before[0]) / (after[1] - before[1])
+}
+
+/// Idle and all CPU time of the machine.
+pub fn machine() -> [f64; 2] {
+    let stat = fs::read_to_string("/proc/stat").unwrap();
+    let times: Vec<f64> = stat
+        .lines()
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .skip(1)
+        .take(8)
+        .map(|time| time.parse().unwrap())
+        .collect();
+    [times[3], times.iter().sum()]
+}
+
 /// Let the peak begin anew.
 pub fn forget_peak(pid: &str) {
     let _ = fs::write(format!("/proc/{pid}/clear_refs"), "5");

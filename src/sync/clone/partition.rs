@@ -18,7 +18,7 @@ use crate::sync::namespace::Namespace;
 use crate::sync::state::slot::{PartitionRecord, Slot};
 
 /// Bytes that a batch should have: large enough to pay for its transaction, small beside the memory bound.
-const BATCH_BYTES: i64 = 2 << 20;
+const BATCH_BYTES: i64 = 1 << 20;
 
 /// Documents in a batch at most.
 const BATCH_DOCUMENTS: i64 = 10_000;
@@ -64,7 +64,7 @@ pub struct Chunk {
 impl Chunk {
     /// Whether the partition is wholly copied with it.
     pub fn ends(&self) -> bool {
-        self.last && self.batch.documents().nth(self.skip).is_some()
+        self.last && self.batch.documents().len() > self.skip
     }
 }
 
@@ -206,12 +206,12 @@ async fn read_from(
         let asked = Instant::now();
         let Some(batch) = cursor.next().await? else { break };
         ctx.progress.read_micros.set(u64::try_from(asked.elapsed().as_micros()).unwrap_or(0));
-        ctx.progress.documents_read.add(batch.documents().count() as u64);
+        ctx.progress.documents_read.add(batch.documents().len() as u64);
         ctx.progress.bytes_read.add(batch.bytes().len() as u64);
         if let Some(time) = batch.operation_time() {
             ctx.progress.update_times(|times| times.read = times.read.max(Some(time)));
         }
-        let Some(final_id) = batch.documents().last().and_then(raw::id_document) else { continue };
+        let Some(final_id) = batch.documents().next_back().and_then(raw::id_document) else { continue };
         // `min` is inclusive: the document that we stopped at comes again.
         let skip = match resumed.take() {
             Some(seen) => usize::from(

@@ -12,27 +12,30 @@ use crate::sync::state::slot::{PARTITION, PartitionRecord};
 /// A collection below this is one partition.
 const SMALL_BYTES: i64 = 16 << 20;
 
-/// What a partition should hold: many times what its beginning and its end cost, and so little that readers which find
-/// none left at the end do not wait long for the others.
+/// What a partition should hold: many times what its beginning and its end cost.
 const PARTITION_BYTES: i64 = 16 << 20;
 
-/// Partitions that a collection is divided into at most.
-const MOST: i64 = 256;
+/// The last partitions are halves, so that readers which find none left do not wait long for the others.
+const HALVES: usize = 8;
 
-/// Samples for each bound: the more, the more equal the partitions.
-const OVERSAMPLE: i64 = 20;
+/// Partitions that a collection is divided into at most.
+const MOST: usize = 256;
+
+/// Samples for each half of a partition: the more, the more equal the partitions.
+const OVERSAMPLE: i64 = 10;
 
 /// Divide a collection.
 pub async fn plan(ctx: &Context, record: &CollectionRecord) -> Result<Vec<PartitionRecord>> {
-    let partitions = how_many(record.bytes, record.documents);
-    if partitions <= 1 {
+    let sizes = sizes(how_many(record.bytes, record.documents));
+    let halves: usize = sizes.iter().sum();
+    if sizes.len() <= 1 {
         return Ok(whole(ctx, record));
     }
     let namespace = record.source_namespace();
     let sample = doc! {
         "aggregate": &namespace.coll,
         "pipeline": [
-            {"$sample": {"size": partitions * OVERSAMPLE}},
+            {"$sample": {"size": i64::try_from(halves).unwrap_or(1) * OVERSAMPLE}},
             {"$project": {"_id": 1}},
             {"$sort": {"_id": 1}},
         ],
@@ -40,12 +43,16 @@ pub async fn plan(ctx: &Context, record: &CollectionRecord) -> Result<Vec<Partit
         "allowDiskUse": true,
     };
     let sample = ctx.source.collect(&namespace.db, sample).await?;
-    let step = sample.len() / usize::try_from(partitions).unwrap_or(1);
+    let step = sample.len() / halves;
     if step == 0 {
         return Ok(whole(ctx, record));
     }
+    let ends = sizes.iter().scan(0, |end, size| {
+        *end += size;
+        Some(*end * step)
+    });
     let mut bounds: Vec<RawDocumentBuf> =
-        sample.iter().skip(step).step_by(step).filter_map(|document| raw::id_document(document)).collect();
+        ends.take(sizes.len() - 1).filter_map(|end| raw::id_document(sample.get(end)?)).collect();
     bounds.dedup_by(|a, b| a.as_bytes() == b.as_bytes());
     let mut planned = Vec::with_capacity(bounds.len() + 1);
     let mut lower: Option<RawDocumentBuf> = None;
@@ -61,8 +68,20 @@ pub fn whole(ctx: &Context, record: &CollectionRecord) -> Vec<PartitionRecord> {
     vec![partition(ctx, record, 0, None, None)]
 }
 
-fn how_many(bytes: i64, documents: i64) -> i64 {
-    if bytes <= SMALL_BYTES || documents < 1_000 { 1 } else { (bytes / PARTITION_BYTES).clamp(8, MOST) }
+fn how_many(bytes: i64, documents: i64) -> usize {
+    if bytes <= SMALL_BYTES || documents < 1_000 {
+        return 1;
+    }
+    usize::try_from(bytes / PARTITION_BYTES).unwrap_or(MOST).clamp(8, MOST)
+}
+
+/// So many partitions, in halves of one.
+fn sizes(partitions: usize) -> Vec<usize> {
+    if partitions <= HALVES {
+        return vec![2; partitions];
+    }
+    let whole = partitions - HALVES / 2;
+    [vec![2; whole], vec![1; HALVES]].concat()
 }
 
 fn partition(
@@ -98,5 +117,15 @@ mod tests {
         assert_eq!(how_many(SMALL_BYTES + 1, 5), 1);
         assert_eq!(how_many(SMALL_BYTES + 1, 1_000_000), 8);
         assert_eq!(how_many(i64::MAX, i64::MAX), MOST);
+    }
+
+    #[test]
+    fn the_last_partitions_are_halves_of_the_others() {
+        assert_eq!(sizes(1), [2]);
+        assert_eq!(sizes(8), [2; 8]);
+        assert_eq!(sizes(9), [vec![2; 5], vec![1; 8]].concat());
+        for partitions in 1..300 {
+            assert_eq!(sizes(partitions).iter().sum::<usize>(), 2 * partitions, "of {partitions}");
+        }
     }
 }

@@ -83,7 +83,15 @@ async fn write_chunk(
     if collection.is_capped() {
         return write_capped(ctx, collection, slot, &documents, (count, size)).await;
     }
-    let inserts = || inserts(&namespace, uuid, &documents);
+    let whole = chunk.skip == 0 && bytes <= COMMAND_BYTES;
+    let whole = whole && !documents.iter().any(|document| raw::needs_literal(document));
+    let inserts = || {
+        if whole {
+            vec![insert_array(&namespace, uuid, chunk.batch.array())]
+        } else {
+            inserts(&namespace, uuid, &documents)
+        }
+    };
     match slot.commit(set.clone(), inc.clone(), inserts, durability, &any_reply).await {
         Ok(()) => {}
         Err(Refusal::Document { .. }) => {
@@ -170,9 +178,7 @@ fn inserts(namespace: &Namespace, uuid: Option<Uuid>, documents: &[&[u8]]) -> Ve
     let (literal, plain): (Vec<&[u8]>, Vec<&[u8]>) =
         documents.iter().partition(|document| raw::needs_literal(document));
     for some in by_size(&plain) {
-        let mut writer = Writer::new(some.iter().map(|document| document.len() + 8).sum());
-        begin(&mut writer, "insert", &namespace.coll, uuid);
-        writer.boolean("bypassDocumentValidation", true);
+        let mut writer = insert(namespace, uuid, some.iter().map(|document| document.len() + 8).sum());
         writer.open_array("documents");
         for (number, document) in some.iter().enumerate() {
             writer.document(&number.to_string(), document);
@@ -181,6 +187,21 @@ fn inserts(namespace: &Namespace, uuid: Option<Uuid>, documents: &[&[u8]]) -> Ve
     }
     operations.extend(upserts(namespace, uuid, &literal));
     operations
+}
+
+/// A plain insert of a whole array as the source's server sent it.
+fn insert_array(namespace: &Namespace, uuid: Option<Uuid>, array: &[u8]) -> Operation {
+    let mut writer = insert(namespace, uuid, array.len());
+    writer.element("documents", raw::kind::ARRAY, array);
+    operation(namespace, writer)
+}
+
+/// An insert command but for its documents.
+fn insert(namespace: &Namespace, uuid: Option<Uuid>, bytes: usize) -> Writer {
+    let mut writer = Writer::new(bytes);
+    begin(&mut writer, "insert", &namespace.coll, uuid);
+    writer.boolean("bypassDocumentValidation", true);
+    writer
 }
 
 /// The head of a write command. With its UUID, a collection that somebody dropped from the target is missed rather than

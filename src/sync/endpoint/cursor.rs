@@ -1,6 +1,7 @@
 //! Raw cursors: whole server batches, with what the driver's typed cursors hide (resume tokens, times).
 
 use std::future::IntoFuture;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ pub struct Fetch {
 #[derive(Debug)]
 pub struct Batch {
     reply: RawBatch,
+    /// Where in the reply each document is: they are walked once, since each step of a walk waits for memory.
+    documents: Vec<Range<usize>>,
 }
 
 impl Endpoint {
@@ -94,13 +97,25 @@ impl Cursor {
     pub async fn next(&mut self) -> Result<Option<Batch>> {
         match self.endpoint.in_time(self.inner.next()).await? {
             None => Ok(None),
-            Some(Ok(reply)) => Ok(Some(Batch { reply })),
+            Some(Ok(reply)) => Ok(Some(Batch::new(reply))),
             Some(Err(error)) => Err(self.endpoint.failure(&error)),
         }
     }
 }
 
 impl Batch {
+    fn new(reply: RawBatch) -> Self {
+        let mut batch = Self { reply, documents: Vec::new() };
+        let array = batch.array();
+        let base = batch.bytes().as_ptr() as usize;
+        let documents = raw::elements(array).map(|element| {
+            let start = element.value.as_ptr() as usize - base;
+            start..start + element.value.len()
+        });
+        batch.documents = documents.collect();
+        batch
+    }
+
     /// The server's whole reply.
     pub fn bytes(&self) -> &[u8] {
         self.reply.as_raw_document().as_bytes()
@@ -110,10 +125,16 @@ impl Batch {
         raw::get(raw::get(self.bytes(), "cursor")?.value, name)
     }
 
-    /// The documents.
-    pub fn documents(&self) -> impl Iterator<Item = &[u8]> {
+    /// The array of the documents, whose names are `"0"`, `"1"`, …
+    pub fn array(&self) -> &[u8] {
         let array = self.cursor_field("firstBatch").or_else(|| self.cursor_field("nextBatch"));
-        raw::elements(array.map(|array| array.value).unwrap_or_default()).map(|element| element.value)
+        array.map(|array| array.value).unwrap_or_default()
+    }
+
+    /// The documents.
+    pub fn documents(&self) -> impl ExactSizeIterator<Item = &[u8]> + DoubleEndedIterator {
+        let bytes = self.bytes();
+        self.documents.iter().map(|place| &bytes[place.clone()])
     }
 
     /// Whether the server has nothing more for this cursor.

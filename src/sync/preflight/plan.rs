@@ -4,7 +4,10 @@
 use std::fmt::Write as _;
 
 use futures::StreamExt;
+use futures::future::try_join_all;
+use futures::try_join;
 use mongodb::bson::doc;
+use serde::Serialize;
 
 use super::{Found, foreign};
 use crate::sync::catalog::{create, read};
@@ -137,40 +140,29 @@ async fn record_all(
     namespaces: &[Namespace],
     token: &str,
 ) -> Result<()> {
-    let mut collections = Vec::with_capacity(catalogue.collections.len());
     let mut indexes = Vec::new();
-    let names: Vec<Namespace> = catalogue.collections.iter().map(|found| found.namespace.clone()).collect();
-    let sizes = futures::stream::iter(names)
-        .map(|namespace| {
-            let source = source.clone();
-            async move { read::estimate(&source, &namespace).await }
-        })
-        .buffered(ESTIMATES)
-        .collect::<Vec<_>>()
-        .await;
-    for (found, (documents, bytes)) in catalogue.collections.iter().zip(sizes) {
-        let options = found.options.as_bytes();
-        let record = CollectionRecord::new(store.sync(), found.uuid, &found.namespace, options);
-        collections.push(CollectionRecord { documents, bytes, ..record });
+    for found in &catalogue.collections {
         for spec in &found.indexes {
             let name = spec.get_str("name").unwrap_or_default();
             indexes.push(IndexRecord::new(store.sync(), found.uuid, name, spec.as_bytes(), ""));
         }
-    }
-    for some in collections.chunks(500) {
-        store.write(vec![store.put(COLLECTIONS, some)?]).await?;
-    }
-    for some in indexes.chunks(500) {
-        store.write(vec![store.put(INDEXES, some)?]).await?;
     }
     let views: Vec<ViewRecord> = catalogue
         .views
         .iter()
         .map(|view| ViewRecord::new(store.sync(), &view.namespace, view.options.as_bytes()))
         .collect();
-    for some in views.chunks(500) {
-        store.write(vec![store.put(VIEWS, some)?]).await?;
-    }
+    // What waits at the same time is written at the same time, and the source is asked meanwhile.
+    let collections = async {
+        let mut collections = Vec::with_capacity(catalogue.collections.len());
+        for (found, (documents, bytes)) in catalogue.collections.iter().zip(sizes(source, catalogue).await) {
+            let options = found.options.as_bytes();
+            let record = CollectionRecord::new(store.sync(), found.uuid, &found.namespace, options);
+            collections.push(CollectionRecord { documents, bytes, ..record });
+        }
+        put_all(store, COLLECTIONS, &collections).await
+    };
+    try_join!(collections, put_all(store, INDEXES, &indexes), put_all(store, VIEWS, &views))?;
     for some in namespaces.chunks(500) {
         if let Err(error) = store.write(vec![claims::claim(store, some)?]).await {
             return Err(claims::explain(store, some, error).await);
@@ -179,6 +171,24 @@ async fn record_all(
     let lanes: Vec<LaneRecord> =
         (0..record.lanes).map(|number| LaneRecord::new(store.sync(), store.epoch(), number, token)).collect();
     store.write(vec![store.put(SLOTS, &lanes)?, store.update_sync(doc! {"stage": "Cloning"})?]).await
+}
+
+async fn put_all<T: Serialize>(store: &Store, to: &str, records: &[T]) -> Result<()> {
+    let puts = records.chunks(500).map(|some| async { store.write(vec![store.put(to, some)?]).await });
+    try_join_all(puts).await.map(drop)
+}
+
+/// Documents and bytes of each collection.
+async fn sizes(source: &Endpoint, catalogue: &read::SourceCatalog) -> Vec<(i64, i64)> {
+    let names: Vec<Namespace> = catalogue.collections.iter().map(|found| found.namespace.clone()).collect();
+    futures::stream::iter(names)
+        .map(|namespace| {
+            let source = source.clone();
+            async move { read::estimate(&source, &namespace).await }
+        })
+        .buffered(ESTIMATES)
+        .collect()
+        .await
 }
 
 /// Data that is there already is never overwritten unless the user said so.

@@ -1,5 +1,6 @@
 //! Access to the durable state of one sync by its owner.
 
+use futures::future::try_join_all;
 use mongodb::bson::{
     Document, Uuid, deserialize_from_document, deserialize_from_slice, doc, serialize_to_document,
 };
@@ -83,20 +84,23 @@ impl Store {
             .iter()
             .filter_map(|raw| crate::sync::endpoint::raw::get(raw, "name")?.as_str().map(str::to_owned))
             .collect::<Vec<_>>();
-        for name in [OWNERS, SYNCS, SLOTS, COLLECTIONS, INDEXES, VIEWS, CLAIMS] {
-            if existing.iter().any(|existing| existing == name) {
-                continue;
-            }
-            let create = doc! {"create": name, "writeConcern": {"w": "majority"}};
-            match self.target.command(&self.db, create).await {
-                Err(error) if error.code() != Some(failure::NAMESPACE_EXISTS) => return Err(error),
-                _ => {}
-            }
-            if name != OWNERS && name != SYNCS {
-                let by_sync = doc! {"createIndexes": name, "indexes": [{"key": {"sync": 1}, "name": "sync_1"}],
-                "writeConcern": {"w": "majority"}};
-                self.target.command(&self.db, by_sync).await?;
-            }
+        let missing = [OWNERS, SYNCS, SLOTS, COLLECTIONS, INDEXES, VIEWS, CLAIMS]
+            .into_iter()
+            .filter(|name| !existing.iter().any(|existing| existing == name));
+        try_join_all(missing.map(|name| self.create(name))).await?;
+        Ok(())
+    }
+
+    async fn create(&self, name: &str) -> Result<()> {
+        let create = doc! {"create": name, "writeConcern": {"w": "majority"}};
+        match self.target.command(&self.db, create).await {
+            Err(error) if error.code() != Some(failure::NAMESPACE_EXISTS) => return Err(error),
+            _ => {}
+        }
+        if name != OWNERS && name != SYNCS {
+            let by_sync = doc! {"createIndexes": name, "indexes": [{"key": {"sync": 1}, "name": "sync_1"}],
+            "writeConcern": {"w": "majority"}};
+            self.target.command(&self.db, by_sync).await?;
         }
         Ok(())
     }

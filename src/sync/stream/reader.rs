@@ -169,10 +169,10 @@ pub async fn read(ctx: &Context, token: String, sender: mpsc::Sender<EventBatch>
         if let Some(after) = batch.post_batch_token() {
             after.clone_into(&mut token);
         }
-        if form == Form::Slim && batch.documents().next().is_some() {
+        if form == Form::Slim && batch.documents().len() > 0 {
             form = Form::Whole;
             cursor = None;
-        } else if let Some(better) = better_size(size, batch.documents().count(), batch.bytes().len()) {
+        } else if let Some(better) = better_size(size, batch.documents().len(), batch.bytes().len()) {
             // A cursor keeps the size with which it was opened.
             size = better;
             cursor = None;
