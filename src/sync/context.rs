@@ -19,7 +19,7 @@ pub const CLONE_BYTES: u64 = 32 << 20;
 pub const STREAM_BYTES: u64 = 24 << 20;
 
 /// Bytes that commands on their way to the target may hold.
-pub const WRITE_BYTES: u64 = 80 << 20;
+pub const WRITE_BYTES: u64 = 64 << 20;
 
 /// How often a command's bytes are in memory while it is sent: as built, as kept for a retry, and in the driver's
 /// message, whose buffer grows by doubling.

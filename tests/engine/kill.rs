@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clustersync::sync::endpoint::Feature;
+use clustersync::sync::stream::token;
 use clustersync::sync::{Desired, DesiredState, Phase, Report, Share, spawn};
-use mongodb::bson::{Document, doc};
+use futures::StreamExt;
+use mongodb::bson::{Bson, Document, doc, serialize_to_vec};
 use tokio::sync::watch;
 
 use crate::lab::process::{Folder, Process};
@@ -312,4 +314,61 @@ async fn killed_after_documents_were_read_again_it_meets_what_they_became() {
     world.caught_up(&sync).await;
     world.assert_identical(true).await;
     sync.stop().await;
+}
+
+/// A batch of large events makes the engine ask anew for fewer at a time, after an event whose key is no ordinary number.
+#[tokio::test]
+async fn it_resumes_after_events_of_64_bit_keys() {
+    let world = World::shared("long_keys").await;
+    world.fill("c", 10, 10).await;
+    let sync = world.start();
+    sync.phase(Phase::Streaming).await;
+    sync.want(DesiredState::Paused);
+    sync.phase(Phase::Paused).await;
+    let filler = "x".repeat(5 << 20);
+    for n in 0..12_i64 {
+        world.coll("c").insert_one(doc! {"_id": (1_i64 << 60) + n, "filler": &filler}).await.unwrap();
+    }
+    sync.want(DesiredState::Running);
+    sync.phase(Phase::Streaming).await;
+    world.caught_up(&sync).await;
+    world.assert_identical(true).await;
+    sync.stop().await;
+}
+
+/// What is kept of a token is enough for the server to find its event, whatever the event's key is.
+#[tokio::test]
+async fn the_token_of_any_event_is_kept_whole() {
+    let world = World::shared("any_token").await;
+    let coll = world.coll("c");
+    let number = |text: &str| Bson::Decimal128(text.parse().unwrap());
+    let keys = [
+        Bson::Int32(1),
+        Bson::Int64(2),
+        Bson::Int64((1 << 53) + 1),
+        Bson::Int64(i64::MIN + 1),
+        Bson::Double(-0.0),
+        Bson::Double(3.5),
+        Bson::Double(1e300),
+        Bson::Double(f64::NAN),
+        number("4.50"),
+        number("1E+6000"),
+        Bson::Symbol("s".into()),
+        Bson::String("t".into()),
+        Bson::Document(doc! {"a": 5_i64 << 55, "b": {"c": Bson::Double(7.0)}}),
+        Bson::DateTime(mongodb::bson::DateTime::from_millis(-1)),
+        Bson::Null,
+        Bson::MinKey,
+    ];
+    let watch = doc! {"aggregate": "c", "pipeline": [{"$changeStream": {}}], "cursor": {}};
+    let mut events = world.src().run_cursor_command(watch.clone()).await.unwrap();
+    for key in keys {
+        coll.insert_one(doc! {"_id": key.clone()}).await.unwrap();
+        let event = events.next().await.unwrap().unwrap();
+        let kept = token::text(&serialize_to_vec(event.get_document("_id").unwrap()).unwrap()).unwrap();
+        let mut resumed = watch.clone();
+        resumed.insert("pipeline", vec![doc! {"$changeStream": {"resumeAfter": token::document(&kept)}}]);
+        let resumed = world.src().run_command(resumed).await;
+        assert!(resumed.is_ok(), "{key:?}: {resumed:?}");
+    }
 }

@@ -8,8 +8,9 @@ use crate::sync::clone::write::{begin, query, replacement};
 use crate::sync::endpoint::raw::{self, Writer};
 use crate::sync::state::Operation;
 
-/// Bytes of one command: the server's bound is 16 MB and 16 KB, a single document may be 16 MB.
-const COMMAND_BYTES: usize = 12 << 20;
+/// Bytes of one command, but for a single larger change: the driver holds several copies of a command that it sends,
+/// and one of this size costs the servers many times what a round trip does.
+const COMMAND_BYTES: usize = 512 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Command {

@@ -1,7 +1,7 @@
 //! A lane: an ordered queue of one hash slot of document keys. Its next batch fills while its last is in flight
 //! and goes the moment the lane is free: no timers.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -24,6 +24,12 @@ use crate::sync::state::transaction::{Durability, WriteError, write_error, write
 
 /// Changes in one transaction: beyond this the gain is small and an abort costs more.
 const BATCH_CHANGES: usize = 2_000;
+
+/// Changes that each further collection adds to that: it takes commands of its own, which should not be small.
+const OF_EACH_COLLECTION: usize = 80;
+
+/// Changes in one transaction over however many collections.
+const MOST_CHANGES: usize = 8_000;
 
 /// Bytes in one transaction.
 const BATCH_BYTES: usize = 2 << 20;
@@ -98,7 +104,7 @@ impl Worker {
                     None => return Ok(()),
                 }
             }
-            while queue.len() < BATCH_CHANGES {
+            while queue.len() < MOST_CHANGES {
                 match self.receiver.try_recv() {
                     Ok(changes) => queue.extend(changes),
                     Err(_) => break,
@@ -314,16 +320,23 @@ fn put_or_delete(document: Option<Vec<u8>>) -> Write {
 /// The next batch: changes of a capped collection are not mixed with others.
 fn take(queue: &mut VecDeque<Change>) -> Vec<Change> {
     let (mut bytes, mut count) = (0, 0);
+    let mut collections: HashSet<*const Collection> = HashSet::new();
     let capped = |change: &Change| change.collection.is_capped().then_some(change.collection.uuid);
     let first = queue.front().and_then(capped);
-    for change in queue.iter().take(BATCH_CHANGES) {
+    for change in queue.iter() {
         bytes += change.write.len();
-        if count > 0 && (bytes > BATCH_BYTES || capped(change) != first) {
+        if count > 0 && (count >= most(collections.len()) || bytes > BATCH_BYTES || capped(change) != first) {
             break;
         }
+        collections.insert(Arc::as_ptr(&change.collection));
         count += 1;
     }
     queue.drain(..count).collect()
+}
+
+/// Changes in a transaction of so many collections.
+fn most(collections: usize) -> usize {
+    MOST_CHANGES.min(BATCH_CHANGES + collections.saturating_sub(1) * OF_EACH_COLLECTION)
 }
 
 /// Outside a replay window every statement must meet its document; the server's count proves it.

@@ -17,8 +17,8 @@ use crate::sync::context::Context;
 use crate::sync::endpoint::cursor::{Batch, Slice};
 use crate::sync::error::{Error, Reason, Result};
 use crate::sync::state::CollectionState;
-use crate::sync::stream::reader::{EventBatch, is_high_water, token_time};
-use crate::sync::stream::{Event, Kind};
+use crate::sync::stream::reader::EventBatch;
+use crate::sync::stream::{Event, Kind, token};
 
 /// Routes events.
 #[derive(Debug)]
@@ -106,18 +106,18 @@ impl Router {
         }
         self.flush();
         self.ctx.progress.events_read.add(events);
-        let Some(token) = batch.post_batch_token() else { return Ok(()) };
+        let Some(token) = batch.post_batch_token().and_then(token::text) else { return Ok(()) };
         // A token that is not the last event's is a high-water mark: nothing at its time is still to come. The same
         // holds for an empty batch after the last event: the events of one transaction share a time. But a high-water mark
         // that has not moved says nothing new: that of a stream which was just opened names the moment after the last
         // operation, and what happens at that moment is still to come.
-        let rests = token == self.token && is_high_water(token);
-        token.clone_into(&mut self.token);
-        if !rests && (events == 0 || token != last_token) {
-            self.complete = self.complete.max(token_time(token).unwrap_or(self.complete)).max(self.latest);
+        let rests = token == self.token && token::is_high_water(&token);
+        if !rests && (events == 0 || token::data(&token) != last_token) {
+            self.complete = self.complete.max(token::time(&token).unwrap_or(self.complete)).max(self.latest);
             self.latest = self.complete;
         }
-        self.watermark.end(number, Mark { token: token.to_owned(), time: self.complete });
+        self.token.clone_from(&token);
+        self.watermark.end(number, Mark { token, time: self.complete });
         Ok(())
     }
 

@@ -142,9 +142,9 @@ impl Batch {
         self.cursor_field("id").is_some_and(|id| id.value.iter().all(|byte| *byte == 0))
     }
 
-    /// Where a change stream stands after this batch: the token's `_data`.
-    pub fn post_batch_token(&self) -> Option<&str> {
-        raw::get(self.cursor_field("postBatchResumeToken")?.value, "_data")?.as_str()
+    /// Where a change stream stands after this batch.
+    pub fn post_batch_token(&self) -> Option<&[u8]> {
+        self.cursor_field("postBatchResumeToken")?.as_document()
     }
 
     /// The time of the server's newest operation when it answered.

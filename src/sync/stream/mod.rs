@@ -2,5 +2,6 @@
 
 pub mod event;
 pub mod reader;
+pub mod token;
 
 pub use event::{Event, Kind};

@@ -6,6 +6,7 @@ use std::time::Duration;
 use mongodb::bson::{Document, RawDocumentBuf, Timestamp, doc};
 use tokio::sync::mpsc;
 
+use super::token;
 use crate::sync::budget::Reservation;
 use crate::sync::context::Context;
 use crate::sync::endpoint::cursor::{Batch, Cursor, Fetch};
@@ -55,7 +56,7 @@ fn command(
         stream.insert("showRawUpdateDescription", true);
     }
     if let Some(token) = resume {
-        stream.insert("resumeAfter", doc! {"_data": token});
+        stream.insert("resumeAfter", token::document(token));
     }
     let batch_size = if form == Form::Slim { Some(1) } else { batch_size };
     let cursor = batch_size.map_or_else(Document::new, |size| doc! {"batchSize": size});
@@ -80,9 +81,9 @@ pub async fn start(source: &Endpoint, scope: &Scope) -> Result<(String, Timestam
         source.cursor("admin", command(scope, None, Some(0), Form::Whole, false)?, Fetch::default()).await?;
     let first = cursor.next().await?;
     let opened = first.as_ref().and_then(|batch| {
-        let token = batch.post_batch_token()?;
-        let time = before(token_time(token)?).max(batch.operation_time()?);
-        Some((token.to_owned(), time))
+        let token = token::text(batch.post_batch_token()?)?;
+        let time = before(token::time(&token)?).max(batch.operation_time()?);
+        Some((token, time))
     });
     opened.ok_or_else(|| {
         Error::new(Reason::Unsupported, "the source opened a change stream without a resume token")
@@ -95,20 +96,6 @@ fn before(time: Timestamp) -> Timestamp {
         0 => Timestamp { time: time.time.saturating_sub(1), increment: u32::MAX },
         increment => Timestamp { time: time.time, increment: increment - 1 },
     }
-}
-
-/// The time in a resume token: a `KeyString` that begins with the type of a timestamp and its eight bytes.
-pub fn token_time(token: &str) -> Option<Timestamp> {
-    let hex = token.get(..18)?;
-    let seconds = u32::from_str_radix(hex.strip_prefix("82")?.get(..8)?, 16).ok()?;
-    let increment = u32::from_str_radix(hex.get(10..18)?, 16).ok()?;
-    Some(Timestamp { time: seconds, increment })
-}
-
-/// Whether a resume token is a high-water mark and none of an event: behind the time and the token's version stands its
-/// type, 0 for a mark (`resume_token.h`).
-pub fn is_high_water(token: &str) -> bool {
-    token.get(18..20) == Some("2B") && token.get(22..24) == Some("29")
 }
 
 /// Read batches from after `token` until the receiver is gone.
@@ -166,8 +153,8 @@ pub async fn read(ctx: &Context, token: String, sender: mpsc::Sender<EventBatch>
                 continue;
             }
         };
-        if let Some(after) = batch.post_batch_token() {
-            after.clone_into(&mut token);
+        if let Some(after) = batch.post_batch_token().and_then(token::text) {
+            token = after;
         }
         if form == Form::Slim && batch.documents().len() > 0 {
             form = Form::Whole;
@@ -212,13 +199,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tokens_time_is_read() {
-        let time = token_time("826B0552C3000000022B0229296E04");
-        assert_eq!(time, Some(Timestamp { time: 0x6B05_52C3, increment: 2 }));
-        assert_eq!(token_time("8"), None);
-    }
-
-    #[test]
     fn batches_follow_the_size_of_events() {
         assert_eq!(better_size(MOST_EVENTS, 4_000, 4_000 * 900), None);
         assert_eq!(better_size(MOST_EVENTS, 160, 16 << 20), Some(40));
@@ -228,14 +208,6 @@ mod tests {
         assert_eq!(better_size(40, 40, 40 * 900), Some(MOST_EVENTS));
         assert_eq!(better_size(40, 3, 3 * 900), None);
         assert_eq!(better_size(40, 0, 200), None);
-    }
-
-    #[test]
-    fn marks_are_told_from_events() {
-        assert!(is_high_water("826B0552C3000000022B0229296E04"));
-        assert!(is_high_water("826B0552C3000000022B0429296E1404"));
-        assert!(!is_high_water("826B0552C3000000022B022C0100296E5A1004D5E246645F69640000"));
-        assert!(!is_high_water(""));
     }
 
     #[test]
