@@ -16,7 +16,7 @@ use super::throttle::Throttle;
 pub const CLONE_BYTES: u64 = 32 << 20;
 
 /// Bytes that the stream's batches may hold.
-pub const STREAM_BYTES: u64 = 24 << 20;
+pub const STREAM_BYTES: u64 = 20 << 20;
 
 /// Bytes that commands on their way to the target may hold.
 pub const WRITE_BYTES: u64 = 64 << 20;
