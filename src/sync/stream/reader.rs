@@ -137,6 +137,11 @@ pub async fn read(ctx: &Context, token: String, sender: mpsc::Sender<EventBatch>
                         );
                         form = Form::Slim;
                     }
+                    // So says 6.0.5 that a reply does not fit, even where only the token of one event makes it too large.
+                    None if form == Form::Whole && error.reason() == Reason::SourceUnreachable => {
+                        tracing::info!(%error, "the stream was cut off: asking for its next event without its document");
+                        form = Form::Slim;
+                    }
                     // A member that was filled anew does not reach as far back as the others.
                     Some(code) if failure::HISTORY_LOST.contains(&code) && !at_primary => {
                         tracing::info!(code, "this member does not have the history: asking the primary");
