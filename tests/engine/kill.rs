@@ -10,6 +10,7 @@ use futures::StreamExt;
 use mongodb::bson::{Bson, Document, doc, serialize_to_vec};
 use tokio::sync::watch;
 
+use crate::lab::mongod::{Options, ReplicaSet};
 use crate::lab::process::{Folder, Process};
 use crate::world::{World, holder};
 
@@ -371,4 +372,21 @@ async fn the_token_of_any_event_is_kept_whole() {
         let resumed = world.src().run_command(resumed).await;
         assert!(resumed.is_ok(), "{key:?}: {resumed:?}");
     }
+}
+
+/// A server of 6.0.5 closes the connection over a reply that does not fit: with a token as long as its key is, an event
+/// of less than 16 MB makes one.
+#[tokio::test]
+async fn an_older_source_that_closes_the_connection_over_a_large_event_is_followed() {
+    let old = |name: &str| ReplicaSet::start(Options { old: true, ..Options::new(name) });
+    let (source, target) = tokio::join!(old("cutsrc"), old("cuttgt"));
+    let world = World::on(&source, &target, "cut_off").await;
+    world.fill("c", 10, 10).await;
+    let sync = world.start();
+    sync.phase(Phase::Streaming).await;
+    let key = "i".repeat(3_000_000);
+    world.coll("c").insert_one(doc! {"_id": &key, "x": "y".repeat(1_000_000)}).await.unwrap();
+    world.caught_up(&sync).await;
+    world.assert_identical(true).await;
+    sync.stop().await;
 }
