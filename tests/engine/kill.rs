@@ -384,8 +384,21 @@ async fn an_older_source_that_closes_the_connection_over_a_large_event_is_follow
     world.fill("c", 10, 10).await;
     let sync = world.start();
     sync.phase(Phase::Streaming).await;
+    sync.want(DesiredState::Paused);
+    sync.phase(Phase::Paused).await;
     let key = "i".repeat(3_000_000);
     world.coll("c").insert_one(doc! {"_id": &key, "x": "y".repeat(1_000_000)}).await.unwrap();
+    sync.want(DesiredState::Running);
+    sync.phase(Phase::Streaming).await;
+    sync.until("applied", |report| {
+        assert!(
+            report.failing_since.is_none(),
+            "it was not followed at once: {:?}",
+            report.replication.last_error
+        );
+        report.replication.events_applied > 0
+    })
+    .await;
     world.caught_up(&sync).await;
     world.assert_identical(true).await;
     sync.stop().await;
