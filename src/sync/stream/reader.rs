@@ -17,6 +17,9 @@ use crate::sync::scope::Scope;
 /// How long a getMore waits at the end of the oplog: the delay with which progress without events is seen.
 const AWAIT: Duration = Duration::from_millis(250);
 
+/// How soon a server answers that merely cut the stream off.
+const ANSWER: Duration = Duration::from_secs(2);
+
 /// Bytes that a batch should have: the server would fill 16 MB, of which several are on their way at a time.
 const BATCH_BYTES: usize = 4 << 20;
 
@@ -138,7 +141,10 @@ pub async fn read(ctx: &Context, token: String, sender: mpsc::Sender<EventBatch>
                         form = Form::Slim;
                     }
                     // So says 6.0.5 that a reply does not fit, even where only the token of one event makes it too large.
-                    None if form == Form::Whole && error.reason() == Reason::SourceUnreachable => {
+                    None if form == Form::Whole
+                        && error.reason() == Reason::SourceUnreachable
+                        && answers(&source).await =>
+                    {
                         tracing::info!(%error, "the stream was cut off: asking for its next event without its document");
                         form = Form::Slim;
                     }
@@ -174,6 +180,12 @@ pub async fn read(ctx: &Context, token: String, sender: mpsc::Sender<EventBatch>
             return Ok(());
         }
     }
+}
+
+/// Whether the server is there, of which the stream broke.
+async fn answers(source: &Endpoint) -> bool {
+    let ping = source.command_anywhere("admin", doc! {"ping": 1});
+    matches!(tokio::time::timeout(ANSWER, ping).await, Ok(Ok(_)))
 }
 
 /// How many events to ask for, where that is far from how many were asked for; a batch tells how large they are.
