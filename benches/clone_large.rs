@@ -34,7 +34,11 @@ pub async fn natural(source: &Client, target: &Client, args: &[String]) -> Work 
         let documents = batch.unwrap().doc_slices().unwrap().to_owned();
         let (target, name) = (target.clone(), name.clone());
         tokio::spawn(async move {
-            if documents.is_empty() { Work::default() } else { copy::insert(&target, &name, documents).await }
+            if documents.is_empty() {
+                Work::default()
+            } else {
+                copy::insert(&target, None, &name, documents).await
+            }
         })
     });
     let mut work = Work::default();

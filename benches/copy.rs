@@ -12,53 +12,58 @@ const STREAMS: usize = 4;
 /// Documents in a batch of a stream.
 pub const BATCH: u32 = 5_000;
 
-/// Insert raw documents; how many, and their bytes.
-pub async fn insert(target: &Client, name: &str, documents: RawArrayBuf) -> Work {
+/// Insert raw documents; how many, and their bytes. With a session, in a transaction of their own: what the server takes
+/// for it tells what any fence in a transaction costs.
+pub async fn insert(
+    target: &Client,
+    session: Option<&mut ClientSession>,
+    name: &str,
+    documents: RawArrayBuf,
+) -> Work {
     let bytes = documents.as_bytes().len() as u64;
     let insert = rawdoc! {"insert": name, "ordered": false, "documents": documents};
-    let answer = target.database("bench").run_raw_command(insert).await.unwrap();
-    assert!(answer.get_array("writeErrors").is_err(), "{answer:?}");
-    Work { amount: answer.get_i32("n").unwrap() as u64, bytes: Some(bytes) }
-}
-
-/// As [`insert`], in a transaction of its own: what the server takes for it tells what any fence in a transaction costs.
-async fn insert_in_transaction(session: &mut ClientSession, name: &str, documents: RawArrayBuf) -> Work {
-    let bytes = documents.as_bytes().len() as u64;
-    let insert = rawdoc! {"insert": name, "ordered": false, "documents": documents};
-    session.start_transaction().await.unwrap();
-    let database = session.client().database("bench");
-    let answer = database.run_raw_command(insert).session(&mut *session).await.unwrap();
-    assert!(answer.get_array("writeErrors").is_err(), "{answer:?}");
-    session.commit_transaction().await.unwrap();
-    Work { amount: answer.get_i32("n").unwrap() as u64, bytes: Some(bytes) }
-}
-
-/// As [`stream`], each batch in a transaction, which is smaller: it is held in memory until the commit.
-async fn stream_in_transactions(source: Client, target: Client, name: String, filter: Document) -> Work {
-    let collection = source.database("bench").collection::<RawDocumentBuf>(&name);
-    let mut session = target.start_session().causal_consistency(false).await.unwrap();
-    let mut batches = collection.find(filter).batch_size(BATCH / 4).batch().await.unwrap();
-    let mut work = Work::default();
-    while let Some(batch) = batches.next().await {
-        let batch = batch.unwrap();
-        let documents = batch.doc_slices().unwrap();
-        if !documents.is_empty() {
-            work += insert_in_transaction(&mut session, &name, documents.to_owned()).await;
+    let database = target.database("bench");
+    let insert = database.run_raw_command(insert);
+    let answer = match session {
+        None => insert.await.unwrap(),
+        Some(session) => {
+            session.start_transaction().await.unwrap();
+            let answer = insert.session(&mut *session).await.unwrap();
+            session.commit_transaction().await.unwrap();
+            answer
         }
-    }
-    work
+    };
+    assert!(answer.get_array("writeErrors").is_err(), "{answer:?}");
+    Work { amount: answer.get_i32("n").unwrap() as u64, bytes: Some(bytes) }
 }
 
 /// Read what `filter` says and insert it, batch by batch.
 pub async fn stream(source: Client, target: Client, name: String, filter: Document) -> Work {
-    let collection = source.database("bench").collection::<RawDocumentBuf>(&name);
-    let mut batches = collection.find(filter).batch_size(BATCH).batch().await.unwrap();
+    pipe(&source, &target, None, &name, filter).await
+}
+
+/// As [`stream`], each batch in a transaction, which is smaller: it is held in memory until the commit.
+async fn stream_in_transactions(source: Client, target: Client, name: String, filter: Document) -> Work {
+    let session = target.start_session().causal_consistency(false).await.unwrap();
+    pipe(&source, &target, Some(session), &name, filter).await
+}
+
+async fn pipe(
+    source: &Client,
+    target: &Client,
+    mut session: Option<ClientSession>,
+    name: &str,
+    filter: Document,
+) -> Work {
+    let collection = source.database("bench").collection::<RawDocumentBuf>(name);
+    let size = if session.is_some() { BATCH / 4 } else { BATCH };
+    let mut batches = collection.find(filter).batch_size(size).batch().await.unwrap();
     let mut work = Work::default();
     while let Some(batch) = batches.next().await {
         let batch = batch.unwrap();
         let documents = batch.doc_slices().unwrap();
         if !documents.is_empty() {
-            work += insert(&target, &name, documents.to_owned()).await;
+            work += insert(target, session.as_mut(), name, documents.to_owned()).await;
         }
     }
     work

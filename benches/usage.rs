@@ -33,24 +33,26 @@ impl Usage {
     }
 }
 
-/// Share of the machine's CPU time that was idle since `before`, both as [`machine`] gives them.
-pub fn idle_share(before: [f64; 2], after: [f64; 2]) -> f64 {
-    (after[0] - before[0]) / (after[1] - before[1])
+/// CPU time of the machine since its start, in ticks.
+#[derive(Clone, Copy, Debug)]
+pub struct Machine {
+    idle: f64,
+    all: f64,
 }
 
-/// Idle and all CPU time of the machine.
-pub fn machine() -> [f64; 2] {
-    let stat = fs::read_to_string("/proc/stat").unwrap();
-    let times: Vec<f64> = stat
-        .lines()
-        .next()
-        .unwrap()
-        .split_whitespace()
-        .skip(1)
-        .take(8)
-        .map(|time| time.parse().unwrap())
-        .collect();
-    [times[3], times.iter().sum()]
+impl Machine {
+    pub fn now() -> Self {
+        let stat = fs::read_to_string("/proc/stat").unwrap();
+        let times = stat.lines().next().unwrap().split_whitespace().skip(1).take(8);
+        let times: Vec<f64> = times.map(|time| time.parse().unwrap()).collect();
+        Self { idle: times[3], all: times.iter().sum() }
+    }
+
+    /// Share of the time from then to now that was idle.
+    pub fn idle_since(before: Self) -> f64 {
+        let now = Self::now();
+        (now.idle - before.idle) / (now.all - before.all)
+    }
 }
 
 /// Let the peak begin anew.
