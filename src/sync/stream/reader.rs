@@ -29,6 +29,13 @@ const MOST_EVENTS: u32 = 4_000;
 /// Events in a batch at least, where it is asked for anew because they are large.
 const FEWEST_EVENTS: u32 = 4;
 
+/// How many times as many events are asked for where those that come are small.
+const GROWTH: u32 = 4;
+
+/// Full batches of small events that make the reader ask for more, at first and at most.
+const PATIENCE: u32 = 2;
+const MOST_PATIENCE: u32 = 64;
+
 /// A server's batch of events, with its share of the byte budget.
 #[derive(Debug)]
 pub struct EventBatch {
@@ -109,13 +116,13 @@ pub async fn read(ctx: &Context, token: String, sender: mpsc::Sender<EventBatch>
     let mut source = ctx.source.clone();
     let mut at_primary = false;
     let mut cursor = None;
-    let mut size = MOST_EVENTS;
+    let mut asking = Asking::new();
     loop {
         if !raw_updates {
             ctx.progress.warn("the source does not offer raw updates: every updated document is read again");
         }
         let next = match cursor.as_mut() {
-            None => match open(&source, ctx, &token, form, raw_updates, size).await {
+            None => match open(&source, ctx, &token, form, raw_updates, asking.size).await {
                 Ok(opened) => {
                     cursor = Some(opened);
                     continue;
@@ -134,18 +141,8 @@ pub async fn read(ctx: &Context, token: String, sender: mpsc::Sender<EventBatch>
                 match error.code() {
                     // Idle cursors die after ten minutes; while a clone goes on nobody may have asked for longer.
                     Some(failure::CURSOR_NOT_FOUND) => {}
-                    Some(failure::TOO_LARGE) if form == Form::Whole => {
-                        tracing::info!(
-                            "an event does not fit into a message: its document is read by itself"
-                        );
-                        form = Form::Slim;
-                    }
-                    // So says 6.0.5 that a reply does not fit, even where only the token of one event makes it too large.
-                    None if form == Form::Whole
-                        && error.reason() == Reason::SourceUnreachable
-                        && answers(&source).await =>
-                    {
-                        tracing::info!(%error, "the stream was cut off: asking for its next event without its document");
+                    _ if form == Form::Whole && does_not_fit(&error, &source).await => {
+                        tracing::info!(%error, "an event does not fit into a message: its document is read by itself");
                         form = Form::Slim;
                     }
                     // A member that was filled anew does not reach as far back as the others.
@@ -170,9 +167,7 @@ pub async fn read(ctx: &Context, token: String, sender: mpsc::Sender<EventBatch>
         if form == Form::Slim && batch.documents().len() > 0 {
             form = Form::Whole;
             cursor = None;
-        } else if let Some(better) = better_size(size, batch.documents().len(), batch.bytes().len()) {
-            // A cursor keeps the size with which it was opened.
-            size = better;
+        } else if asking.learn(batch.documents().len(), batch.bytes().len()) {
             cursor = None;
         }
         let reservation = ctx.budgets.stream.reserve(batch.bytes().len() as u64).await;
@@ -182,19 +177,54 @@ pub async fn read(ctx: &Context, token: String, sender: mpsc::Sender<EventBatch>
     }
 }
 
-/// Whether the server is there, of which the stream broke.
-async fn answers(source: &Endpoint) -> bool {
+/// Whether the stream broke because its next event makes the reply too large. 6.0.5 closes the connection then where it
+/// is the event's token that does: the server is there, and only cut the stream off.
+async fn does_not_fit(error: &Error, source: &Endpoint) -> bool {
+    if let Some(code) = error.code() {
+        return code == failure::TOO_LARGE;
+    }
     let ping = source.command_anywhere("admin", doc! {"ping": 1});
-    matches!(tokio::time::timeout(ANSWER, ping).await, Ok(Ok(_)))
+    error.reason() == Reason::SourceUnreachable
+        && matches!(tokio::time::timeout(ANSWER, ping).await, Ok(Ok(_)))
 }
 
-/// How many events to ask for, where that is far from how many were asked for; a batch tells how large they are.
-fn better_size(asked: u32, events: usize, bytes: usize) -> Option<u32> {
-    let fitting = u32::try_from(BATCH_BYTES / (bytes / events.max(1)).max(1)).unwrap_or(MOST_EVENTS);
-    let fitting = fitting.clamp(FEWEST_EVENTS, MOST_EVENTS);
-    let too_large = bytes > 2 * BATCH_BYTES && fitting < asked;
-    let too_small = events >= asked as usize && fitting / 4 >= asked;
-    (too_large || too_small).then_some(fitting)
+/// How many events are asked for at a time. A cursor keeps the size with which it was opened: another size is another
+/// cursor, so that events of mixed sizes must not make it go up and down.
+#[derive(Debug)]
+struct Asking {
+    size: u32,
+    /// Full batches in a row that were far too small.
+    small: u32,
+    /// So many of them make the size grow.
+    patience: u32,
+}
+
+impl Asking {
+    fn new() -> Self {
+        Self { size: MOST_EVENTS, small: 0, patience: PATIENCE }
+    }
+
+    /// Learn from a batch; whether another size is better now. Less at once, more by and by, and the later the more
+    /// often it was too much.
+    fn learn(&mut self, events: usize, bytes: usize) -> bool {
+        let fitting = u32::try_from(BATCH_BYTES / (bytes / events.max(1)).max(1)).unwrap_or(MOST_EVENTS);
+        let fitting = fitting.clamp(FEWEST_EVENTS, MOST_EVENTS);
+        let (too_large, full) =
+            (bytes > 2 * BATCH_BYTES && fitting < self.size, events >= self.size as usize);
+        if too_large {
+            (self.size, self.small) = (fitting, 0);
+            self.patience = (2 * self.patience).min(MOST_PATIENCE);
+            return true;
+        }
+        if full {
+            self.small = if fitting / GROWTH >= self.size { self.small + 1 } else { 0 };
+        }
+        if self.small < self.patience {
+            return false;
+        }
+        (self.size, self.small) = ((GROWTH * self.size).min(MOST_EVENTS), 0);
+        true
+    }
 }
 
 async fn open(
@@ -215,16 +245,42 @@ async fn open(
 mod tests {
     use super::*;
 
+    /// The size after so many batches of `events` (the size that is asked for, where there are more) of `each` bytes.
+    fn size_after(asking: &mut Asking, batches: usize, events: usize, each: usize) -> u32 {
+        for _ in 0..batches {
+            let events = events.min(asking.size as usize);
+            asking.learn(events, events * each);
+        }
+        asking.size
+    }
+
     #[test]
     fn batches_follow_the_size_of_events() {
-        assert_eq!(better_size(MOST_EVENTS, 4_000, 4_000 * 900), None);
-        assert_eq!(better_size(MOST_EVENTS, 160, 16 << 20), Some(40));
-        assert_eq!(better_size(40, 40, 4 << 20), None);
-        assert_eq!(better_size(MOST_EVENTS, 1, 16 << 20), Some(FEWEST_EVENTS));
-        assert_eq!(better_size(FEWEST_EVENTS, 1, 16 << 20), None);
-        assert_eq!(better_size(40, 40, 40 * 900), Some(MOST_EVENTS));
-        assert_eq!(better_size(40, 3, 3 * 900), None);
-        assert_eq!(better_size(40, 0, 200), None);
+        let mut asking = Asking::new();
+        assert_eq!(size_after(&mut asking, 9, usize::MAX, 900), MOST_EVENTS);
+        assert!(asking.learn(160, 16 << 20), "a message is full of events of 100 KB");
+        assert_eq!(asking.size, 40);
+        assert_eq!(size_after(&mut asking, 9, usize::MAX, 100 << 10), 40);
+        assert_eq!(size_after(&mut asking, 9, 1, 16 << 20), FEWEST_EVENTS);
+        assert_eq!(size_after(&mut asking, 99, 3, 900), FEWEST_EVENTS, "there are no more");
+        assert_eq!(size_after(&mut asking, 99, usize::MAX, 900), MOST_EVENTS);
+    }
+
+    #[test]
+    fn mixed_sizes_do_not_open_a_cursor_again_and_again() {
+        let mut asking = Asking::new();
+        let sizes = (0..100_000).map(|number| if number % 40 == 39 { 5 << 20 } else { 900 });
+        let (mut events, mut opened, mut bytes, mut batches) = (0, 0, 0, 0);
+        for size in sizes {
+            (events, bytes) = (events + 1, bytes + size);
+            // A message is full at 16 MB.
+            if events >= asking.size as usize || bytes > 16 << 20 {
+                batches += 1;
+                opened += u32::from(asking.learn(events, bytes));
+                (events, bytes) = (0, 0);
+            }
+        }
+        assert!(opened * 20 < batches, "opened {opened} times for {batches} batches");
     }
 
     #[test]
