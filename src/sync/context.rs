@@ -6,6 +6,7 @@ use super::catalog::Catalog;
 use super::catalog::build::Builder;
 use super::config::SyncConfig;
 use super::endpoint::Endpoint;
+use super::lookups::Lookups;
 use super::pace::Pace;
 use super::progress::Progress;
 use super::share::Budgets;
@@ -16,7 +17,7 @@ use super::throttle::Throttle;
 pub const CLONE_BYTES: u64 = 32 << 20;
 
 /// Bytes that the stream's batches may hold.
-pub const STREAM_BYTES: u64 = 20 << 20;
+pub const STREAM_BYTES: u64 = 16 << 20;
 
 /// Bytes that commands on their way to the target may hold.
 pub const WRITE_BYTES: u64 = 64 << 20;
@@ -36,6 +37,8 @@ pub struct Context {
     pub target: Endpoint,
     /// The durable state.
     pub store: Store,
+    /// What many ask at a time.
+    pub lookups: Arc<Lookups>,
     /// The collections in scope.
     pub catalog: Arc<Catalog>,
     /// Index builds.

@@ -14,6 +14,7 @@ pub mod context;
 pub mod endpoint;
 pub mod error;
 pub mod lifecycle;
+pub mod lookups;
 pub mod namespace;
 pub mod pace;
 pub mod preflight;

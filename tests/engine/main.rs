@@ -23,5 +23,6 @@ mod state;
 mod target;
 mod tls;
 mod transactions;
+mod whole;
 mod workload;
 mod world;

@@ -30,20 +30,22 @@ fn uuid_value(uuid: Uuid) -> Bson {
 
 /// Look a name up.
 pub async fn existing(target: &Endpoint, namespace: &Namespace) -> Result<Existing> {
-    let found = target
-        .command(&namespace.db, doc! {"listCollections": 1, "filter": {"name": &namespace.coll}})
-        .await?;
-    let first = found
-        .get_document("cursor")
-        .and_then(|cursor| cursor.get_array("firstBatch"))
-        .ok()
-        .and_then(|batch| batch.first()?.as_document().cloned());
-    let Some(entry) = first else { return Ok(Existing::Nothing) };
-    let uuid = entry.get_document("info").ok().and_then(|info| match info.get("uuid") {
-        Some(Bson::Binary(binary)) => Some(Uuid::from_bytes(binary.bytes.as_slice().try_into().ok()?)),
-        _ => None,
-    });
-    Ok(uuid.map_or(Existing::View, Existing::Collection))
+    let found = existing_of(target, &namespace.db, &[&namespace.coll]).await?;
+    Ok(found.into_iter().next().map_or(Existing::Nothing, |(_, existing)| existing))
+}
+
+/// Look up names of one database; those under which nothing stands are left out.
+pub async fn existing_of(target: &Endpoint, db: &str, names: &[&str]) -> Result<Vec<(String, Existing)>> {
+    let list = doc! {"listCollections": 1, "filter": {"name": {"$in": names}}};
+    let found = target.collect_from_primary(db, list).await?;
+    let entry = |entry: &Vec<u8>| {
+        let name = raw::get(entry, "name")?.as_str()?.to_owned();
+        let uuid = raw::get(entry, "info")
+            .and_then(|info| raw::get(info.value, "uuid")?.as_uuid())
+            .map(Uuid::from_bytes);
+        Some((name, uuid.map_or(Existing::View, Existing::Collection)))
+    };
+    Ok(found.iter().filter_map(entry).collect())
 }
 
 /// Names in use in one of `dbs`.
@@ -86,6 +88,16 @@ pub async fn modify(
     done.map(|_| ()).map_err(|error| error.context(format!("changing the options of {namespace}")))
 }
 
+/// A command that counts as done when a majority has it.
+pub fn of_majority(command: &RawDocumentBuf) -> RawDocumentBuf {
+    let mut writer = raw::Writer::new(command.as_bytes().len() + 64);
+    for element in raw::elements(command.as_bytes()) {
+        writer.element(&String::from_utf8_lossy(element.name), element.kind, element.value);
+    }
+    with_majority(&mut writer);
+    writer.finish()
+}
+
 fn with_majority(writer: &mut raw::Writer) {
     writer.open_document("writeConcern");
     writer.string("w", "majority");
@@ -113,13 +125,24 @@ async fn run_create(
     done.map(|_| ()).map_err(|error| error.context(format!("creating {namespace}")))
 }
 
-/// Create a collection in its deferred form and say which UUID it got.
+/// The UUID of a collection that was just created.
+pub fn created(namespace: &Namespace, existing: Existing) -> Result<Uuid> {
+    match existing {
+        Existing::Collection(uuid) => Ok(uuid),
+        _ => Err(Error::new(
+            Reason::TargetDiverged,
+            format!("{namespace} vanished from the target after its creation"),
+        )),
+    }
+}
+
+/// Create a collection in its deferred form. Who needs its UUID looks it [`existing`] up: the reply does not say.
 pub async fn create(
     target: &Endpoint,
     namespace: &Namespace,
     options: &[u8],
     durability: Durability,
-) -> Result<Uuid> {
+) -> Result<()> {
     if options::is_capped(options) && options::is_clustered(options) {
         // Only a conversion makes such a collection, on the source as here: `create` refuses it (code 6049200).
         let clustered = read::without(options, &["capped", "size", "max"]);
@@ -127,16 +150,9 @@ pub async fn create(
         let conversion =
             doc! {"convertToCapped": &namespace.coll, "size": options::UNBOUNDED, "writeConcern": majority()};
         let converted = target.long_command(&namespace.db, conversion).await;
-        converted.map_err(|error| error.context(format!("creating {namespace}")))?;
+        converted.map(|_| ()).map_err(|error| error.context(format!("creating {namespace}")))
     } else {
-        run_create(target, namespace, options, durability).await?;
-    }
-    match existing(target, namespace).await? {
-        Existing::Collection(uuid) => Ok(uuid),
-        _ => Err(Error::new(
-            Reason::TargetDiverged,
-            format!("{namespace} vanished from the target after its creation"),
-        )),
+        run_create(target, namespace, options, durability).await
     }
 }
 

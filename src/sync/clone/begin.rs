@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mongodb::bson::doc;
 
-use super::{plan, source_time};
+use super::{plan, restart, source_time};
 use crate::sync::catalog::{Collection, create, index, options, read};
 use crate::sync::config::OnExistingData;
 use crate::sync::context::Context;
@@ -22,11 +22,15 @@ pub const INDEX_FIRST_BYTES: i64 = 4 << 20;
 
 /// Begin, or find out how far an earlier run came. None if the collection is not in the catalogue any more.
 pub async fn begin(ctx: &Context, collection: &Arc<Collection>) -> Result<Option<Vec<PartitionRecord>>> {
-    // A scan in natural order cannot be resumed: a capped collection begins anew.
-    if collection.state() == CollectionState::Cloning && !collection.is_capped() {
+    if collection.state() == CollectionState::Cloning {
         let partitions = partitions(ctx, collection).await?;
-        count(ctx, &partitions);
-        return Ok(Some(partitions));
+        // A scan in natural order cannot be resumed. Of a single partition that shows no progress, documents may have been
+        // written outside of a transaction: a collection with another UUID is out of reach of who wrote them.
+        if !collection.is_capped() && !partitions.iter().any(PartitionRecord::is_untouched_whole) {
+            count(ctx, &partitions);
+            return Ok(Some(partitions));
+        }
+        restart(ctx, collection).await?;
     }
     let waiting;
     let mut record = {
@@ -62,8 +66,8 @@ pub async fn begin(ctx: &Context, collection: &Arc<Collection>) -> Result<Option
         waiting = waiting_indexes(ctx, &record).await?;
         let durability = if waiting.is_empty() { Durability::Majority } else { Durability::Primary };
         let namespace = record.target_namespace();
-        let created = create::create(&ctx.target, &namespace, &record.options.bytes, durability).await?;
-        record.target_uuid = Some(created);
+        create::create(&ctx.target, &namespace, &record.options.bytes, durability).await?;
+        record.target_uuid = Some(create::created(&namespace, ctx.lookups.existing(&namespace).await?)?);
         collection.set(record.clone());
         record
     };
@@ -130,7 +134,7 @@ async fn clear_target(ctx: &Context, record: &CollectionRecord, was: CollectionS
     if let Some(uuid) = record.target_uuid {
         create::drop(&ctx.target, &namespace, uuid).await?;
     }
-    match create::existing(&ctx.target, &namespace).await? {
+    match ctx.lookups.existing(&namespace).await? {
         create::Existing::Nothing => Ok(()),
         create::Existing::Collection(uuid)
             if was == CollectionState::Creating && create::is_empty(&ctx.target, &namespace).await? =>
@@ -172,7 +176,7 @@ async fn waiting_indexes(ctx: &Context, record: &CollectionRecord) -> Result<Vec
     if record.bytes > INDEX_FIRST_BYTES {
         return Ok(Vec::new());
     }
-    let mut waiting = ctx.store.indexes_of(record.uuid).await?;
+    let mut waiting = ctx.lookups.indexes_of(record.uuid).await?;
     waiting.retain(|index| index.state == IndexState::Waiting);
     Ok(waiting)
 }

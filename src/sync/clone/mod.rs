@@ -18,6 +18,7 @@ use super::catalog::{Collection, views};
 use super::context::Context;
 use super::error::{Error, Reason, Result};
 use super::share::CloneSlot;
+use super::state::slot::PartitionRecord;
 use super::state::store::{COLLECTIONS, SLOTS};
 use super::state::{CollectionState, Stage};
 
@@ -113,23 +114,25 @@ pub fn stage_name(stage: Stage) -> &'static str {
 
 /// The source's newest time, at or after every event that was read.
 pub async fn source_time(ctx: &Context) -> Result<Timestamp> {
-    let reply = ctx.source.command_anywhere("admin", doc! {"ping": 1}).await?;
-    let now = reply
-        .get_timestamp("operationTime")
-        .map_err(|_| Error::new(Reason::NotAReplicaSet, "the source's replies carry no operationTime"))?;
+    let now = ctx.lookups.source_time().await?;
     let times = ctx.progress.times();
     Ok(now.max(times.seen.unwrap_or(now)).max(times.read.unwrap_or(now)))
 }
 
-/// The collection is copied: its events may be applied from its read time on.
-async fn done(ctx: &Context, collection: &Arc<Collection>) -> Result<()> {
+/// The collection is copied: its events may be applied from its read time on. `whole` is its only partition, where that
+/// is not recorded as done.
+async fn done(ctx: &Context, collection: &Arc<Collection>, whole: Option<PartitionRecord>) -> Result<()> {
     let end = source_time(ctx).await?;
     {
         let _ddl = ctx.catalog.ddl.read().await;
         let mut record = collection.record().clone();
         record.state = CollectionState::Cloned;
         record.clone_end = Some(end);
-        ctx.store.write(vec![ctx.store.put(COLLECTIONS, std::slice::from_ref(&record))?]).await?;
+        let mut operations = vec![ctx.store.put(COLLECTIONS, std::slice::from_ref(&record))?];
+        if let Some(partition) = whole {
+            operations.push(ctx.store.put(SLOTS, &[partition])?);
+        }
+        ctx.store.write(operations).await?;
         tracing::info!(namespace = record.target, "collection copied");
         collection.set(record);
     }

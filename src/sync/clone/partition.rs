@@ -15,7 +15,7 @@ use crate::sync::endpoint::cursor::{Batch, Fetch};
 use crate::sync::endpoint::{failure, raw};
 use crate::sync::error::{Error, Reason, Result};
 use crate::sync::namespace::Namespace;
-use crate::sync::state::slot::{PartitionRecord, Slot};
+use crate::sync::state::slot::PartitionRecord;
 
 /// Bytes that a batch should have: large enough to pay for its transaction, small beside the memory bound.
 const BATCH_BYTES: i64 = 1 << 20;
@@ -41,6 +41,13 @@ const INTERRUPTED: &[i32] = &[
 pub enum Outcome {
     /// All of it is on the target.
     Copied,
+    /// All of a small collection is on the target. That is to be recorded together with the collection.
+    CopiedWhole {
+        /// Documents.
+        documents: i64,
+        /// BSON bytes.
+        bytes: i64,
+    },
     /// The collection is not on the source any more.
     Gone,
     /// A scan in natural order was interrupted: only a new one has the order right.
@@ -75,7 +82,6 @@ pub async fn copy(
     partition: PartitionRecord,
     cancel: &CancellationToken,
 ) -> Result<Outcome> {
-    let slot = Slot::open(&ctx.store, &partition.id, partition.seq).await?;
     let documents = u64::try_from(partition.documents).unwrap_or(0);
     let bytes = u64::try_from(partition.bytes).unwrap_or(0);
     ctx.progress.documents.add(documents);
@@ -89,12 +95,13 @@ pub async fn copy(
         }
     };
     // The writer is never dropped in the middle: its transaction would stay open and hold the slot.
-    let (outcome, written) = tokio::join!(reading, write::write(ctx, collection, slot, receiver));
-    if written? == write::Written::Twice {
-        return Ok(Outcome::Broken);
-    }
-    let outcome = outcome?;
-    if outcome == Outcome::Copied {
+    let (outcome, written) = tokio::join!(reading, write::write(ctx, collection, &partition, receiver));
+    let outcome = match written? {
+        write::Written::Twice => return Ok(Outcome::Broken),
+        write::Written::Whole { documents, bytes } => Outcome::CopiedWhole { documents, bytes },
+        write::Written::All => outcome?,
+    };
+    if matches!(outcome, Outcome::Copied | Outcome::CopiedWhole { .. }) {
         ctx.progress.partitions_done.add(1);
         ctx.progress.partitions_copied.add(1);
     }

@@ -14,9 +14,10 @@ use crate::sync::catalog::Collection;
 use crate::sync::config::InitialSync;
 use crate::sync::context::Context;
 use crate::sync::error::{Error, Reason, Result};
+use crate::sync::state::slot::PartitionRecord;
 
 /// Collections in flight when the user does not say: enough small ones to keep the servers busy.
-const AUTO_COLLECTIONS: usize = 24;
+const AUTO_COLLECTIONS: usize = 32;
 
 /// Partitions in flight over all large collections when the user does not say.
 const AUTO_READERS: usize = 4;
@@ -125,6 +126,7 @@ async fn copy(
     let own = Arc::new(Semaphore::new(places.readers_of_one));
     let mut tasks = JoinSet::new();
     let mut ends = Ends::default();
+    let whole = partitions.first().filter(|partition| partition.is_untouched_whole()).cloned();
     for partition in partitions {
         let held = async {
             let own = Arc::clone(&own).acquire_owned().await.ok();
@@ -167,7 +169,14 @@ async fn copy(
         );
         restart(ctx, collection).await?;
     } else {
-        done(ctx, collection).await?;
+        let whole = ends.whole.zip(whole);
+        let whole = whole.map(|((documents, bytes), partition)| PartitionRecord {
+            documents,
+            bytes,
+            done: true,
+            ..partition
+        });
+        done(ctx, collection, whole).await?;
     }
     Ok(true)
 }
@@ -178,12 +187,15 @@ struct Ends {
     vanished: bool,
     stopped: bool,
     broken: bool,
+    /// Documents and bytes of a small collection's only partition, which is not recorded as done.
+    whole: Option<(i64, i64)>,
 }
 
 impl Ends {
     fn add(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Copied => {}
+            Outcome::CopiedWhole { documents, bytes } => self.whole = Some((documents, bytes)),
             Outcome::Gone => self.vanished = true,
             Outcome::Stopped => self.stopped = true,
             Outcome::Broken => self.broken = true,

@@ -5,14 +5,14 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::partition::{Chunk, Message};
-use crate::sync::catalog::Collection;
+use crate::sync::catalog::{Collection, create};
 use crate::sync::context::{COPIES, Context};
 use crate::sync::endpoint::failure;
 use crate::sync::endpoint::raw::{self, Writer};
 use crate::sync::error::{Error, Reason, Result};
 use crate::sync::namespace::Namespace;
 use crate::sync::state::record::binary;
-use crate::sync::state::slot::{Slot, any_reply};
+use crate::sync::state::slot::{PartitionRecord, Slot, any_reply};
 use crate::sync::state::transaction::{Durability, write_error, write_failure};
 use crate::sync::state::{Operation, Refusal};
 
@@ -24,6 +24,13 @@ const COMMAND_BYTES: usize = 12 << 20;
 pub enum Written {
     /// All that the reader sent is on the target.
     All,
+    /// All of the collection is on the target, and its partition's record does not say so yet.
+    Whole {
+        /// Documents.
+        documents: i64,
+        /// BSON bytes.
+        bytes: i64,
+    },
     /// A capped collection's scan met a document twice, which was deleted and inserted again: its order is lost.
     Twice,
 }
@@ -32,10 +39,23 @@ pub enum Written {
 pub async fn write(
     ctx: &Context,
     collection: &Collection,
-    mut slot: Slot,
+    partition: &PartitionRecord,
     mut chunks: mpsc::Receiver<Message>,
 ) -> Result<Written> {
-    while let Some(message) = chunks.recv().await {
+    let Some(mut message) = chunks.recv().await else { return Ok(Written::All) };
+    if partition.is_untouched_whole() && !collection.is_capped() {
+        match &message {
+            Message::End => return Ok(Written::Whole { documents: 0, bytes: 0 }),
+            Message::Chunk(chunk) if chunk.ends() => {
+                if let Some(written) = write_whole(ctx, collection, chunk).await? {
+                    return Ok(written);
+                }
+            }
+            Message::Chunk(_) => {}
+        }
+    }
+    let mut slot = Slot::open(&ctx.store, &partition.id, partition.seq).await?;
+    loop {
         match message {
             Message::Chunk(chunk) => {
                 if write_chunk(ctx, collection, &mut slot, &chunk).await? == Written::Twice {
@@ -53,8 +73,43 @@ pub async fn write(
                 return Ok(Written::All);
             }
         }
+        message = match chunks.recv().await {
+            Some(next) => next,
+            None => return Ok(Written::All),
+        };
     }
-    Ok(Written::All)
+}
+
+/// Insert all of a small collection outside of a transaction, which costs a small one as much as its data. What fences
+/// it is the collection's UUID: until the collection is recorded as copied, nobody goes on with what is in it, but drops
+/// it and makes another (`begin`). None if the server refuses a document: what is there by then is met again.
+async fn write_whole(ctx: &Context, collection: &Collection, chunk: &Chunk) -> Result<Option<Written>> {
+    let documents: Vec<&[u8]> = chunk.batch.documents().collect();
+    let size: usize = documents.iter().map(|document| document.len()).sum();
+    let (count, size) = (documents.len() as u64, size as u64);
+    let namespace = collection.target();
+    let uuid = collection.record().target_uuid;
+    let began = Instant::now();
+    let _writing = ctx.budgets.write.reserve(size * COPIES).await;
+    for operation in inserts(&namespace, uuid, &documents) {
+        let command = create::of_majority(&operation.command);
+        let reply = ctx.target.raw_command(&operation.db, command).await?;
+        if write_error(&reply).is_some() {
+            return Ok(None);
+        }
+    }
+    ctx.progress.write_micros.set(u64::try_from(began.elapsed().as_micros()).unwrap_or(0));
+    note(ctx, collection, count, size);
+    let signed = |number| i64::try_from(number).unwrap_or(i64::MAX);
+    Ok(Some(Written::Whole { documents: signed(count), bytes: signed(size) }))
+}
+
+fn note(ctx: &Context, collection: &Collection, documents: u64, bytes: u64) {
+    collection.add_copied(documents, bytes);
+    ctx.progress.documents.add(documents);
+    ctx.progress.bytes.add(bytes);
+    ctx.progress.documents_copied.add(documents);
+    ctx.progress.bytes_copied.add(bytes);
 }
 
 async fn write_chunk(
@@ -111,12 +166,7 @@ async fn write_chunk(
     }
     let took = began.elapsed();
     ctx.progress.write_micros.set(u64::try_from(took.as_micros()).unwrap_or(0));
-    let (count, size) = (documents.len() as u64, bytes as u64);
-    collection.add_copied(count, size);
-    ctx.progress.documents.add(count);
-    ctx.progress.bytes.add(size);
-    ctx.progress.documents_copied.add(count);
-    ctx.progress.bytes_copied.add(size);
+    note(ctx, collection, documents.len() as u64, bytes as u64);
     Ok(Written::All)
 }
 
@@ -154,12 +204,7 @@ async fn write_capped(
     slot.commit(Document::new(), inc, Vec::new, Durability::Primary, &any_reply)
         .await
         .map_err(|refusal| engine_error(&namespace, refusal))?;
-    let (count, size) = (u64::try_from(count).unwrap_or(0), u64::try_from(size).unwrap_or(0));
-    collection.add_copied(count, size);
-    ctx.progress.documents.add(count);
-    ctx.progress.bytes.add(size);
-    ctx.progress.documents_copied.add(count);
-    ctx.progress.bytes_copied.add(size);
+    note(ctx, collection, u64::try_from(count).unwrap_or(0), u64::try_from(size).unwrap_or(0));
     Ok(Written::All)
 }
 

@@ -7,6 +7,7 @@ pub mod failure;
 pub mod identity;
 pub mod oplog;
 pub mod raw;
+pub mod together;
 pub mod uri;
 
 pub use client::Endpoint;

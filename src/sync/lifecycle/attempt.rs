@@ -19,6 +19,7 @@ use crate::sync::endpoint::client::Side;
 use crate::sync::endpoint::identity;
 use crate::sync::endpoint::{Endpoint, oplog};
 use crate::sync::error::{Class, Error, Reason, Result};
+use crate::sync::lookups::Lookups;
 use crate::sync::pace::Pace;
 use crate::sync::preflight::{self, Found, plan};
 use crate::sync::progress::Progress;
@@ -402,6 +403,7 @@ impl Attempt<'_> {
             source: source.clone(),
             target: store.target().clone(),
             store: store.clone(),
+            lookups: Arc::new(Lookups::new(source, store)),
             builder: Arc::new(Builder::new(store.clone(), Arc::clone(&catalog))),
             catalog,
             progress,

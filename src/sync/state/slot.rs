@@ -77,6 +77,13 @@ pub const LANE: &str = "lane";
 /// The kind of a partition's slot.
 pub const PARTITION: &str = "partition";
 
+impl PartitionRecord {
+    /// Whether it is all of a collection, and nothing of it counts as copied.
+    pub fn is_untouched_whole(&self) -> bool {
+        self.lower.is_none() && self.upper.is_none() && self.last.is_none() && !self.done
+    }
+}
+
 impl LaneRecord {
     /// A lane at the beginning.
     pub fn new(sync: &str, epoch: i64, number: i32, position: &str) -> Self {

@@ -184,11 +184,14 @@ impl Store {
         if owner.is_empty() { Err(self.lost()) } else { Ok(()) }
     }
 
-    /// The indexes of one collection.
-    pub async fn indexes_of(&self, collection: Uuid) -> Result<Vec<IndexRecord>> {
+    /// The indexes of some collections.
+    pub async fn indexes_of(&self, collections: &[Uuid]) -> Result<Vec<IndexRecord>> {
         // By the prefix of their keys, which are indexed; those of all collections may be very many.
-        let key = |end: &str| format!("{}{end}", CollectionRecord::key(&self.sync, collection));
-        self.find(INDEXES, doc! {"_id": {"$gt": key("/"), "$lt": key("0")}}).await
+        let keys = |collection: &Uuid| {
+            let key = |end: &str| format!("{}{end}", CollectionRecord::key(&self.sync, *collection));
+            doc! {"_id": {"$gt": key("/"), "$lt": key("0")}}
+        };
+        self.find(INDEXES, doc! {"$or": collections.iter().map(keys).collect::<Vec<_>>()}).await
     }
 
     /// Majority read of documents of one kind.

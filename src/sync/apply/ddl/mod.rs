@@ -170,7 +170,10 @@ impl Ddl {
         let target = &self.ctx.target;
         match create::existing(target, namespace).await? {
             create::Existing::Collection(found) if begun => Ok(found),
-            _ => create::create(target, namespace, options, Durability::Majority).await,
+            _ => {
+                create::create(target, namespace, options, Durability::Majority).await?;
+                create::created(namespace, create::existing(target, namespace).await?)
+            }
         }
     }
 
