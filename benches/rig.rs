@@ -24,19 +24,22 @@ pub struct Rig {
 
 impl Rig {
     pub async fn start(cache_gb: f32, oplog_mb: u32) -> Self {
-        let options = |name: &str| Options {
-            oplog: oplog_mb,
-            cache: cache_gb,
-            ..Options::new(&format!("bench{name}"))
-        };
-        let (source, target) =
-            tokio::join!(ReplicaSet::start(options("source")), ReplicaSet::start(options("target")));
+        let side = |name| ReplicaSet::start(options(name, cache_gb, oplog_mb));
+        let (source, target) = tokio::join!(side("source"), side("target"));
         let (source_client, target_client) = (source.client().await, target.client().await);
         Self { source, target, source_client, target_client, folder: Folder::new("bench") }
     }
 
     pub async fn standard() -> Self {
         Self::start(CACHE_GB, OPLOG_MB).await
+    }
+
+    /// Another target, which never held anything: a server keeps the files of what was dropped for five minutes, and is
+    /// the slower the more it keeps.
+    pub async fn renew_target(&mut self) {
+        self.target = ReplicaSet::start(options("target", CACHE_GB, OPLOG_MB)).await;
+        self.target_client = self.target.client().await;
+        self.settle().await;
     }
 
     pub fn source_uri(&self) -> String {
@@ -60,6 +63,10 @@ impl Rig {
     pub async fn settle(&self) {
         tokio::join!(flush(&self.source_client), flush(&self.target_client));
     }
+}
+
+fn options(side: &str, cache: f32, oplog: u32) -> Options {
+    Options { oplog, cache, ..Options::new(&format!("bench{side}")) }
 }
 
 async fn clear(client: &Client) {

@@ -10,7 +10,7 @@ use crate::backlog;
 use crate::bare::{self, Work};
 use crate::document::scaled;
 use crate::rig::Rig;
-use crate::row::{Figure, Row, median};
+use crate::row::{Figure, Round, Row, median};
 use crate::workload::{self, Mix};
 
 /// Events in scope.
@@ -27,9 +27,9 @@ pub async fn run(rounds: usize) -> Row {
     let inside = scaled(INSIDE) / 40 * 40;
     let outside = inside * OUTSIDE;
     let mix = Mix::plain(inside as u32);
-    let (mut bare_rounds, mut passes, mut filters) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut bulks, mut passes, mut filters) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
-        bare_rounds.push(backlog::bare(&rig, &mix).await);
+        bulks.push(backlog::bare(&rig, &mix).await);
         let mut since = None;
         let pass = backlog::pass(&rig, &mix, async |source| {
             since = Some(now(source).await);
@@ -41,6 +41,16 @@ pub async fn run(rounds: usize) -> Row {
         let (seconds, increment) = (since.time.to_string(), since.increment.to_string());
         filters.push(bare::run(&rig, "filter", &[&seconds, &increment]).await);
     }
+    // Both can be under way at a time: the longer one counts.
+    let bare_rounds: Vec<Round> = bulks
+        .iter()
+        .zip(&filters)
+        .map(|(bulk, filter)| Round {
+            seconds: filter.seconds.max(bulk.seconds),
+            cpu_seconds: filter.cpu_seconds + bulk.cpu_seconds,
+            ..*bulk
+        })
+        .collect();
     let rate = |seconds: f64| f64::from(outside) / seconds;
     let passed = median(passes.iter().map(|pass| rate(pass.round.seconds)).collect());
     let filtered = median(filters.iter().map(|round| rate(round.seconds)).collect());
@@ -52,6 +62,11 @@ pub async fn run(rounds: usize) -> Row {
             "per second",
         ),
         Figure::plain("of the bare change stream's rate", passed / filtered, ""),
+        Figure::plain(
+            "the operations in scope as plain bulks, with no event read",
+            median(bulks.iter().map(|round| round.seconds).collect()),
+            "s",
+        ),
     ];
     figures.extend(backlog::figures(&passes, 128.0).into_iter().filter(|one| one.name == "peak memory"));
     Row {
@@ -60,14 +75,17 @@ pub async fn run(rounds: usize) -> Row {
         measured: format!(
             "{outside} events out of scope (small inserts) and {inside} in scope, side by side: from the call of resume until the last of them is on the target."
         ),
-        ceiling: "the operations in scope as plain bulks from four clients".to_owned(),
+        ceiling: "a bare change stream with the same filter, and the operations in scope as plain bulks from four clients".to_owned(),
         bar: "at least 0.6 of it".to_owned(),
         least_ratio: Some(0.6),
         unit: "events".to_owned(),
         bare: bare_rounds,
         engine: passes.iter().map(|pass| pass.round).collect(),
         figures,
-        notes: vec!["The bare bulks need not read a hundred events for each that they write.".to_owned()],
+        notes: vec![format!(
+            "Bulks alone are no ceiling of this row: at its own bar, {BAR} events a second, to read what is out of scope takes {:.1} s.",
+            f64::from(outside) / BAR
+        )],
         ..Row::default()
     }
 }
