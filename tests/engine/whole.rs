@@ -85,7 +85,7 @@ async fn what_a_frozen_owner_inserts_late_is_refused() {
     let new = world.start();
     new.phase(Phase::Streaming).await;
     for number in 0..COLLECTIONS {
-        world.coll(&format!("c{number:03}")).delete_many(doc! {"u": {"$gte": 10}}).await.unwrap();
+        world.coll(&format!("c{number:03}")).delete_many(doc! {"u": {"$lt": 50}}).await.unwrap();
     }
     world.caught_up(&new).await;
     old.signal("CONT");
