@@ -26,18 +26,14 @@ async fn fill(world: &World) {
 }
 
 /// The collections' UUIDs on the target.
-async fn uuids(world: &World) -> Vec<(String, Bson)> {
-    let listed =
-        world.tgt().run_command(doc! {"listCollections": 1, "cursor": {"batchSize": 10_000}}).await.unwrap();
-    let listed = listed.get_document("cursor").unwrap().get_array("firstBatch").unwrap().clone();
-    let entry = |entry: Bson| {
-        let entry = entry.as_document().unwrap().clone();
-        (
-            entry.get_str("name").unwrap().to_owned(),
-            entry.get_document("info").unwrap().get("uuid").unwrap().clone(),
-        )
+async fn uuids(world: &World) -> Vec<Bson> {
+    let list = doc! {"listCollections": 1, "cursor": {"batchSize": 10_000}};
+    let listed = world.tgt().run_command(list).await.unwrap();
+    let listed = listed.get_document("cursor").unwrap().get_array("firstBatch").unwrap();
+    let uuid = |entry: &Bson| {
+        entry.as_document().unwrap().get_document("info").unwrap().get("uuid").unwrap().clone()
     };
-    listed.into_iter().map(entry).collect()
+    listed.iter().map(uuid).collect()
 }
 
 #[tokio::test]
@@ -60,6 +56,17 @@ async fn killed_again_and_again_it_copies_every_small_collection_once() {
         assert!(finished >= done, "{finished} of {done} are recorded");
         let while_down = doc! {"$set": {"round": number as i64}};
         world.coll(&format!("c{:03}", number * 17)).update_many(doc! {}, while_down).await.unwrap();
+        // DDL of what is copied, is being copied, and waits.
+        for part in 0..8 {
+            let name = |offset: u64| format!("c{:03}", part * 15 + number * 4 + offset);
+            world.coll(&name(0)).drop_index("u_1").await.unwrap();
+            let hidden = doc! {"collMod": name(1), "index": {"name": "u_1", "hidden": true}};
+            world.src().run_command(hidden).await.unwrap();
+            let (from, to) =
+                (format!("whole_killed.{}", name(2)), format!("whole_killed.{}_renamed", name(2)));
+            let rename = doc! {"renameCollection": from, "to": to};
+            world.source.database("admin").run_command(rename).await.unwrap();
+        }
     }
     let before = uuids(&world).await;
     let slots = world.target.database("clustersync").collection::<Document>("slots");
@@ -89,8 +96,10 @@ async fn what_a_frozen_owner_inserts_late_is_refused() {
     }
     world.caught_up(&new).await;
     old.signal("CONT");
-    tokio::time::sleep(Duration::from_secs(4)).await;
-    assert!(old.output().contains("overtaken") || old.output().contains("held by"), "{}", old.output());
+    let refused =
+        |worker: &Worker| worker.output().contains("overtaken") || worker.output().contains("held by");
+    old.until("refused", refused).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
     world.assert_identical(true).await;
     old.kill();
     new.stop().await;

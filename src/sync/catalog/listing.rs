@@ -20,8 +20,10 @@ pub async fn read(source: &Endpoint, scope: &Scope) -> Result<SourceCatalog> {
     Ok(catalog)
 }
 
-/// A collection by its UUID, at or after `time`; none once it is dropped.
+/// A collection by its UUID, at or after `time`; none once it is dropped. `listIndexes` cannot be told to wait for that
+/// time, so a member that does not lag is asked.
 pub async fn by_uuid(source: &Endpoint, uuid: Uuid, time: Timestamp) -> Result<Option<SourceCollection>> {
+    let source = &source.at_primary();
     for db in databases(source).await? {
         // The server refuses "majority" here.
         let concern = doc! {"level": "local", "afterClusterTime": time};

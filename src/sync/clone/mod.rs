@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use schedule::Places;
 
-use super::catalog::{Collection, views};
+use super::catalog::{Collection, create, views};
 use super::context::Context;
 use super::error::{Error, Reason, Result};
 use super::share::CloneSlot;
@@ -73,14 +73,19 @@ pub async fn again(ctx: &Context) -> Result<()> {
     Ok(())
 }
 
-/// Back to the beginning of a collection's clone; its events are discarded until it begins.
+/// Back to the beginning of a collection's clone; its events are discarded until it begins. What is on the target goes
+/// first, and again after a crash here: DDL of a collection that waits finds nothing there, and changes the record only.
 pub async fn restart(ctx: &Context, collection: &Collection) -> Result<()> {
     let _ddl = ctx.catalog.ddl.write().await;
     let mut record = collection.record().clone();
+    if let Some(uuid) = record.target_uuid.take() {
+        let _hold = ctx.builder.hold(record.uuid).await?;
+        create::drop(&ctx.target, &record.target_namespace(), uuid).await?;
+    }
     record.state = CollectionState::Pending;
     record.late = true;
     (record.read_time, record.clone_end) = (None, None);
-    let slots = ctx.store.remove(SLOTS, doc! {"collection": record.uuid})?;
+    let slots = ctx.store.remove_partitions(record.uuid)?;
     ctx.store.write(vec![ctx.store.put(COLLECTIONS, std::slice::from_ref(&record))?, slots]).await?;
     collection.set(record);
     ctx.catalog.announce();
@@ -129,10 +134,14 @@ async fn done(ctx: &Context, collection: &Arc<Collection>, whole: Option<Partiti
         record.state = CollectionState::Cloned;
         record.clone_end = Some(end);
         let mut operations = vec![ctx.store.put(COLLECTIONS, std::slice::from_ref(&record))?];
-        if let Some(partition) = whole {
-            operations.push(ctx.store.put(SLOTS, &[partition])?);
+        if let Some(partition) = &whole {
+            operations.push(ctx.store.put(SLOTS, std::slice::from_ref(partition))?);
         }
         ctx.store.write(operations).await?;
+        if whole.is_some() {
+            ctx.progress.partitions_done.add(1);
+            ctx.progress.partitions_copied.add(1);
+        }
         tracing::info!(namespace = record.target, "collection copied");
         collection.set(record);
     }

@@ -101,7 +101,7 @@ pub async fn copy(
         write::Written::Whole { documents, bytes } => Outcome::CopiedWhole { documents, bytes },
         write::Written::All => outcome?,
     };
-    if matches!(outcome, Outcome::Copied | Outcome::CopiedWhole { .. }) {
+    if outcome == Outcome::Copied {
         ctx.progress.partitions_done.add(1);
         ctx.progress.partitions_copied.add(1);
     }

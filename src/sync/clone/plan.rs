@@ -92,7 +92,7 @@ fn partition(
     upper: Option<&RawDocumentBuf>,
 ) -> PartitionRecord {
     PartitionRecord {
-        id: format!("{}/part/{}/{number}", ctx.store.sync(), record.uuid),
+        id: PartitionRecord::key(ctx.store.sync(), record.uuid, &number.to_string()),
         sync: ctx.store.sync().to_owned(),
         kind: PARTITION.to_owned(),
         collection: record.uuid,

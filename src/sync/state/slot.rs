@@ -78,6 +78,11 @@ pub const LANE: &str = "lane";
 pub const PARTITION: &str = "partition";
 
 impl PartitionRecord {
+    /// Its key.
+    pub fn key(sync: &str, collection: Uuid, number: &str) -> String {
+        format!("{sync}/part/{collection}/{number}")
+    }
+
     /// Whether it is all of a collection, and nothing of it counts as copied.
     pub fn is_untouched_whole(&self) -> bool {
         self.lower.is_none() && self.upper.is_none() && self.last.is_none() && !self.done

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::record::{CollectionRecord, IndexRecord, SyncRecord, ViewRecord};
-use super::slot::any_reply;
+use super::slot::{PartitionRecord, any_reply};
 use super::transaction::{Operation, Session};
 use super::writer::Writer;
 use crate::sync::endpoint::Endpoint;
@@ -154,6 +154,13 @@ impl Store {
     pub fn remove(&self, collection: &str, mut filter: Document) -> Result<Operation> {
         filter.insert("sync", &self.sync);
         Operation::new(&self.db, &doc! {"delete": collection, "deletes": [{"q": filter, "limit": 0}]})
+    }
+
+    /// An operation that removes the partitions of a collection: by the prefix of their keys, which are indexed.
+    pub fn remove_partitions(&self, collection: Uuid) -> Result<Operation> {
+        let key = PartitionRecord::key(&self.sync, collection, "");
+        let end = format!("{}0", key.trim_end_matches('/'));
+        self.remove(SLOTS, doc! {"_id": {"$gt": key, "$lt": end}})
     }
 
     /// The sync's document, as a majority has it.

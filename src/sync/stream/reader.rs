@@ -29,7 +29,7 @@ const MOST_EVENTS: u32 = 4_000;
 /// Events in a batch at least, where it is asked for anew because they are large.
 const FEWEST_EVENTS: u32 = 4;
 
-/// How many times as many events are asked for where those that come are small.
+/// How many times as many events are asked for at most where those that come are small.
 const GROWTH: u32 = 4;
 
 /// Full batches of small events that make the reader ask for more, at first and at most.
@@ -217,12 +217,12 @@ impl Asking {
             return true;
         }
         if full {
-            self.small = if fitting / GROWTH >= self.size { self.small + 1 } else { 0 };
+            self.small = if fitting / 2 >= self.size { self.small + 1 } else { 0 };
         }
         if self.small < self.patience {
             return false;
         }
-        (self.size, self.small) = ((GROWTH * self.size).min(MOST_EVENTS), 0);
+        (self.size, self.small) = ((GROWTH * self.size).min(fitting), 0);
         true
     }
 }
