@@ -30,7 +30,8 @@ impl Options {
             name: name.to_owned(),
             host: "127.0.0.1".to_owned(),
             members: 1,
-            oplog: 512,
+            // More than all tests on a shared pair write while one of them holds a sync still.
+            oplog: 4_096,
             cache: 0.5,
             old: false,
             extra: Vec::new(),
