@@ -3,7 +3,7 @@
 use mongodb::Client;
 use mongodb::bson::doc;
 
-use crate::lab::mongod::{Options, ReplicaSet};
+use crate::lab::mongod::{Member, Options, ReplicaSet};
 use crate::lab::process::Folder;
 
 /// Gigabytes of each server's cache, where a row asks for nothing else.
@@ -20,6 +20,9 @@ pub struct Rig {
     pub target_client: Client,
     /// For the logs of programs.
     pub folder: Folder,
+    /// Former targets, dead. Their files stay until the end: ext4 avoids what was deleted in the last minutes, by a search
+    /// that whoever creates files next pays for.
+    retired: Vec<ReplicaSet>,
 }
 
 impl Rig {
@@ -27,7 +30,14 @@ impl Rig {
         let side = |name| ReplicaSet::start(options(name, cache_gb, oplog_mb));
         let (source, target) = tokio::join!(side("source"), side("target"));
         let (source_client, target_client) = (source.client().await, target.client().await);
-        Self { source, target, source_client, target_client, folder: Folder::new("bench") }
+        Self {
+            source,
+            target,
+            source_client,
+            target_client,
+            folder: Folder::new("bench"),
+            retired: Vec::new(),
+        }
     }
 
     pub async fn standard() -> Self {
@@ -37,7 +47,10 @@ impl Rig {
     /// Another target, which never held anything: a server keeps the files of what was dropped for five minutes, and is
     /// the slower the more it keeps.
     pub async fn renew_target(&mut self) {
-        self.target = ReplicaSet::start(options("target", CACHE_GB, OPLOG_MB)).await;
+        let fresh = ReplicaSet::start(options("target", CACHE_GB, OPLOG_MB)).await;
+        let mut former = std::mem::replace(&mut self.target, fresh);
+        former.members.iter_mut().for_each(Member::kill9);
+        self.retired.push(former);
         self.target_client = self.target.client().await;
         self.settle().await;
     }

@@ -87,9 +87,11 @@ fn any_leader_may_go_while_syncs_clone_and_stream() {
         writer.stop(cluster).await;
         assert_identical(cluster, "ha_stream", true).await;
         if cluster.ours {
-            let (moves, owners) = one_writer_at_a_time(cluster).await;
-            println!("takeover: {moves} moves of slots, up to {owners} owners of one, never two at a time");
-            assert!(moves > 1_000 && owners >= 5);
+            let (moves, recorded, owners) = one_writer_at_a_time(cluster).await;
+            println!(
+                "takeover: {moves} moves of slots and {recorded} writes of the state, up to {owners} owners of one, never two at a time"
+            );
+            assert!(moves > 1_000 && recorded > 50 && owners >= 5);
         }
         release.remove();
     });

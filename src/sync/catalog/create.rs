@@ -83,25 +83,9 @@ pub async fn modify(
     for element in elements {
         writer.element(&String::from_utf8_lossy(element.name), element.kind, element.value);
     }
-    with_majority(&mut writer);
+    writer.majority();
     let done = target.raw_command(&namespace.db, writer.finish()).await;
     done.map(|_| ()).map_err(|error| error.context(format!("changing the options of {namespace}")))
-}
-
-/// A command that counts as done when a majority has it.
-pub fn of_majority(command: &RawDocumentBuf) -> RawDocumentBuf {
-    let mut writer = raw::Writer::new(command.as_bytes().len() + 64);
-    for element in raw::elements(command.as_bytes()) {
-        writer.element(&String::from_utf8_lossy(element.name), element.kind, element.value);
-    }
-    with_majority(&mut writer);
-    writer.finish()
-}
-
-fn with_majority(writer: &mut raw::Writer) {
-    writer.open_document("writeConcern");
-    writer.string("w", "majority");
-    writer.close();
 }
 
 async fn run_create(
@@ -114,7 +98,7 @@ async fn run_create(
     writer.string("create", &namespace.coll);
     options::write_deferred(&mut writer, options);
     match durability {
-        Durability::Majority => with_majority(&mut writer),
+        Durability::Majority => writer.majority(),
         Durability::Primary => {
             writer.open_document("writeConcern");
             writer.int32("w", 1);
@@ -243,7 +227,7 @@ pub async fn create_indexes(
         writer.document(&number.to_string(), spec.as_bytes());
     }
     writer.close();
-    with_majority(&mut writer);
+    writer.majority();
     target.long_raw_command(&namespace.db, writer.finish()).await.map(|_| ())
 }
 

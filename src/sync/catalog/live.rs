@@ -24,6 +24,7 @@ pub struct Collection {
     gone: Mutex<Option<Timestamp>>,
     capped: AtomicBool,
     collated: AtomicBool,
+    announced: AtomicBool,
     copied: Mutex<Copied>,
 }
 
@@ -45,6 +46,7 @@ impl Collection {
             capped: AtomicBool::new(options::is_capped(options)),
             collated: AtomicBool::new(options::is_collated(options)),
             record: RwLock::new(record),
+            announced: AtomicBool::new(false),
             pending: AtomicUsize::new(0),
             idle: Notify::new(),
             gone: Mutex::default(),
@@ -106,6 +108,17 @@ impl Collection {
         let mut guard: RwLockWriteGuard<'_, CollectionRecord> =
             self.record.write().unwrap_or_else(PoisonError::into_inner);
         *guard = record;
+        self.announced.store(false, Ordering::Relaxed);
+    }
+
+    /// The durable record says `Creating` already, and is the same otherwise.
+    pub fn announce(&self) {
+        self.announced.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was announced, and its record not changed since.
+    pub fn is_announced(&self) -> bool {
+        self.announced.load(Ordering::Relaxed)
     }
 
     /// Whether it keeps insertion order, and no transaction can write to it.

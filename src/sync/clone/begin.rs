@@ -20,13 +20,31 @@ use crate::sync::state::{CollectionRecord, CollectionState, IndexRecord, IndexSt
 /// size, one on an empty collection 2 ms; above, building them after the data is several times faster.
 pub const INDEX_FIRST_BYTES: i64 = 4 << 20;
 
+/// Record, of small collections whose turn comes soon, that they may come into being on the target: together, since each
+/// recording costs a small one a good part of its data's time.
+pub async fn announce(ctx: &Context, soon: &[Arc<Collection>]) -> Result<()> {
+    let _ddl = ctx.catalog.ddl.read().await;
+    let is_new = |one: &&Arc<Collection>| {
+        let record = one.record();
+        record.state == CollectionState::Pending && !record.late && record.target_uuid.is_none()
+    };
+    let soon: Vec<_> = soon.iter().filter(|one| ctx.catalog.get(one.uuid).is_some()).filter(is_new).collect();
+    if soon.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<String> = soon.iter().map(|one| one.record().id.clone()).collect();
+    ctx.store.write(vec![ctx.store.creating(&ids)?]).await?;
+    soon.iter().for_each(|one| one.announce());
+    Ok(())
+}
+
 /// Begin, or find out how far an earlier run came. None if the collection is not in the catalogue any more.
 pub async fn begin(ctx: &Context, collection: &Arc<Collection>) -> Result<Option<Vec<PartitionRecord>>> {
     if collection.state() == CollectionState::Cloning {
         let partitions = partitions(ctx, collection).await?;
-        // A scan in natural order cannot be resumed. Of a single partition that shows no progress, documents may have been
-        // written outside of a transaction: a collection with another UUID is out of reach of who wrote them.
-        if !collection.is_capped() && !partitions.iter().any(PartitionRecord::is_untouched_whole) {
+        // A scan in natural order cannot be resumed. What has no partition may have got documents outside of a transaction: a
+        // collection with another UUID is out of reach of who wrote them.
+        if !collection.is_capped() && !partitions.is_empty() {
             count(ctx, &partitions);
             return Ok(Some(partitions));
         }
@@ -38,7 +56,7 @@ pub async fn begin(ctx: &Context, collection: &Arc<Collection>) -> Result<Option
         if ctx.catalog.get(collection.uuid).is_none() {
             return Ok(None);
         }
-        let was = collection.state();
+        let (was, announced) = (collection.state(), collection.is_announced());
         let mut record = collection.record().clone();
         record.state = CollectionState::Creating;
         // A build of what is to be cleared would make it anew.
@@ -56,11 +74,13 @@ pub async fn begin(ctx: &Context, collection: &Arc<Collection>) -> Result<Option
         collection.set(record.clone());
         clear_target(ctx, &record, was).await?;
         record.target_uuid = None;
-        let mut operations = vec![ctx.store.put(COLLECTIONS, std::slice::from_ref(&record))?];
-        if let Some(found) = &found {
-            operations.extend(indexes_anew(ctx, found)?);
+        if !announced {
+            let mut operations = vec![ctx.store.put(COLLECTIONS, std::slice::from_ref(&record))?];
+            if let Some(found) = &found {
+                operations.extend(indexes_anew(ctx, found)?);
+            }
+            ctx.store.write(operations).await?;
         }
-        ctx.store.write(operations).await?;
         collection.set(record.clone());
         // What is built on it is built on a majority, and would miss a collection that a failover took back.
         waiting = waiting_indexes(ctx, &record).await?;
@@ -73,14 +93,14 @@ pub async fn begin(ctx: &Context, collection: &Arc<Collection>) -> Result<Option
     };
     record.read_time = Some(source_time(ctx).await?);
     let built = index_first(ctx, &record, waiting).await?;
-    let planned =
-        if collection.is_capped() { Ok(plan::whole(ctx, &record)) } else { plan::plan(ctx, &record).await };
+    let capped = collection.is_capped();
+    let planned = if capped { Ok(plan::whole(ctx, &record, true)) } else { plan::plan(ctx, &record).await };
     let planned = match planned {
         Ok(planned) => planned,
         Err(error) if error.class() == Class::Transient => return Err(error),
         Err(error) => {
             tracing::debug!(namespace = record.source, %error, "not divided into partitions");
-            plan::whole(ctx, &record)
+            plan::whole(ctx, &record, capped)
         }
     };
     let _ddl = ctx.catalog.ddl.read().await;
@@ -100,8 +120,10 @@ pub async fn begin(ctx: &Context, collection: &Arc<Collection>) -> Result<Option
     if !built.is_empty() {
         operations.push(ctx.store.put(INDEXES, &built)?);
     }
-    for some in planned.chunks(500) {
-        operations.push(ctx.store.put(SLOTS, some)?);
+    if !planned.iter().any(|partition| partition.unrecorded) {
+        for some in planned.chunks(500) {
+            operations.push(ctx.store.put(SLOTS, some)?);
+        }
     }
     ctx.store.write(operations).await?;
     tracing::info!(

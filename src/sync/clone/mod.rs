@@ -18,8 +18,8 @@ use super::catalog::{Collection, create, views};
 use super::context::Context;
 use super::error::{Error, Reason, Result};
 use super::share::CloneSlot;
-use super::state::slot::PartitionRecord;
-use super::state::store::{COLLECTIONS, SLOTS};
+use super::state::record::Copied;
+use super::state::store::COLLECTIONS;
 use super::state::{CollectionState, Stage};
 
 /// Copy every collection that is not copied yet, then those that come later (their data makes no events, or a capped one
@@ -84,7 +84,7 @@ pub async fn restart(ctx: &Context, collection: &Collection) -> Result<()> {
     }
     record.state = CollectionState::Pending;
     record.late = true;
-    (record.read_time, record.clone_end) = (None, None);
+    (record.read_time, record.clone_end, record.whole) = (None, None, None);
     let slots = ctx.store.remove_partitions(record.uuid)?;
     ctx.store.write(vec![ctx.store.put(COLLECTIONS, std::slice::from_ref(&record))?, slots]).await?;
     collection.set(record);
@@ -124,20 +124,17 @@ pub async fn source_time(ctx: &Context) -> Result<Timestamp> {
     Ok(now.max(times.seen.unwrap_or(now)).max(times.read.unwrap_or(now)))
 }
 
-/// The collection is copied: its events may be applied from its read time on. `whole` is its only partition, where that
-/// is not recorded as done.
-async fn done(ctx: &Context, collection: &Arc<Collection>, whole: Option<PartitionRecord>) -> Result<()> {
+/// The collection is copied: its events may be applied from its read time on. `whole` is what that was without a
+/// recorded partition.
+async fn done(ctx: &Context, collection: &Arc<Collection>, whole: Option<Copied>) -> Result<()> {
     let end = source_time(ctx).await?;
     {
         let _ddl = ctx.catalog.ddl.read().await;
         let mut record = collection.record().clone();
         record.state = CollectionState::Cloned;
         record.clone_end = Some(end);
-        let mut operations = vec![ctx.store.put(COLLECTIONS, std::slice::from_ref(&record))?];
-        if let Some(partition) = &whole {
-            operations.push(ctx.store.put(SLOTS, std::slice::from_ref(partition))?);
-        }
-        ctx.store.write(operations).await?;
+        record.whole = whole;
+        ctx.store.write(vec![ctx.store.put(COLLECTIONS, std::slice::from_ref(&record))?]).await?;
         if whole.is_some() {
             ctx.progress.partitions_done.add(1);
             ctx.progress.partitions_copied.add(1);

@@ -15,6 +15,7 @@ use crate::sync::endpoint::cursor::{Batch, Fetch};
 use crate::sync::endpoint::{failure, raw};
 use crate::sync::error::{Error, Reason, Result};
 use crate::sync::namespace::Namespace;
+use crate::sync::state::record::Copied;
 use crate::sync::state::slot::PartitionRecord;
 
 /// Bytes that a batch should have: large enough to pay for its transaction, small beside the memory bound.
@@ -42,12 +43,7 @@ pub enum Outcome {
     /// All of it is on the target.
     Copied,
     /// All of a small collection is on the target. That is to be recorded together with the collection.
-    CopiedWhole {
-        /// Documents.
-        documents: i64,
-        /// BSON bytes.
-        bytes: i64,
-    },
+    CopiedWhole(Copied),
     /// The collection is not on the source any more.
     Gone,
     /// A scan in natural order was interrupted: only a new one has the order right.
@@ -98,7 +94,7 @@ pub async fn copy(
     let (outcome, written) = tokio::join!(reading, write::write(ctx, collection, &partition, receiver));
     let outcome = match written? {
         write::Written::Twice => return Ok(Outcome::Broken),
-        write::Written::Whole { documents, bytes } => Outcome::CopiedWhole { documents, bytes },
+        write::Written::Whole(copied) => Outcome::CopiedWhole(copied),
         write::Written::All => outcome?,
     };
     if outcome == Outcome::Copied {
@@ -199,9 +195,8 @@ async fn read_from(
         concern.insert("afterClusterTime", read_time);
     }
     let from = last.as_deref().or(partition.lower.as_ref().map(|lower| lower.bytes.as_slice()));
-    let mut raw_command = append_bound(&command, "min", from)?;
-    raw_command =
-        append_bytes(raw_command, "max", partition.upper.as_ref().map(|upper| upper.bytes.as_slice()));
+    let upper = partition.upper.as_ref().map(|upper| upper.bytes.as_slice());
+    let raw_command = bounded(&command, from, upper)?;
     let fetch = Fetch { await_time: None, batch_size: u32::try_from(batch_size).ok() };
     let mut cursor = ctx.source.cursor(&name.db, raw_command, fetch).await?;
     let mut resumed = last.clone();
@@ -244,18 +239,15 @@ async fn read_from(
     Ok(())
 }
 
-fn append_bound(command: &Document, name: &str, bound: Option<&[u8]>) -> Result<RawDocumentBuf> {
+/// With what was encoded before it came here: `min` (inclusive) and `max` (exclusive).
+fn bounded(command: &Document, min: Option<&[u8]>, max: Option<&[u8]>) -> Result<RawDocumentBuf> {
     let command = RawDocumentBuf::try_from(command)
         .map_err(|error| Error::new(Reason::Internal, format!("a command cannot be encoded: {error}")))?;
-    Ok(append_bytes(command, name, bound))
-}
-
-fn append_bytes(command: RawDocumentBuf, name: &str, bound: Option<&[u8]>) -> RawDocumentBuf {
-    let Some(bound) = bound else { return command };
-    let mut writer = raw::Writer::new(command.as_bytes().len() + bound.len());
-    for element in raw::elements(command.as_bytes()) {
-        writer.element(&String::from_utf8_lossy(element.name), element.kind, element.value);
+    let mut writer = raw::Writer::continuing(command.as_bytes());
+    for (name, bound) in [("min", min), ("max", max)] {
+        if let Some(bound) = bound {
+            writer.document(name, bound);
+        }
     }
-    writer.document(name, bound);
-    writer.finish()
+    Ok(writer.finish())
 }

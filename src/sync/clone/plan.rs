@@ -29,7 +29,7 @@ pub async fn plan(ctx: &Context, record: &CollectionRecord) -> Result<Vec<Partit
     let sizes = sizes(how_many(record.bytes, record.documents));
     let halves: usize = sizes.iter().sum();
     if sizes.len() <= 1 {
-        return Ok(whole(ctx, record));
+        return Ok(whole(ctx, record, false));
     }
     let namespace = record.source_namespace();
     let sample = doc! {
@@ -45,7 +45,7 @@ pub async fn plan(ctx: &Context, record: &CollectionRecord) -> Result<Vec<Partit
     let sample = ctx.source.collect(&namespace.db, sample).await?;
     let step = sample.len() / halves;
     if step == 0 {
-        return Ok(whole(ctx, record));
+        return Ok(whole(ctx, record, false));
     }
     let ends = sizes.iter().scan(0, |end, size| {
         *end += size;
@@ -63,9 +63,10 @@ pub async fn plan(ctx: &Context, record: &CollectionRecord) -> Result<Vec<Partit
     Ok(planned)
 }
 
-/// One partition for all of it.
-pub fn whole(ctx: &Context, record: &CollectionRecord) -> Vec<PartitionRecord> {
-    vec![partition(ctx, record, 0, None, None)]
+/// One partition for all of it, which is recorded when a batch shows that more follow. A capped collection's always is: no
+/// transaction may write to it, and its progress is recorded after the fact.
+pub fn whole(ctx: &Context, record: &CollectionRecord, capped: bool) -> Vec<PartitionRecord> {
+    vec![PartitionRecord { unrecorded: !capped, ..partition(ctx, record, 0, None, None) }]
 }
 
 fn how_many(bytes: i64, documents: i64) -> usize {
@@ -104,6 +105,7 @@ fn partition(
         documents: 0,
         bytes: 0,
         done: false,
+        unrecorded: false,
     }
 }
 

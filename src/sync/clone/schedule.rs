@@ -14,10 +14,13 @@ use crate::sync::catalog::Collection;
 use crate::sync::config::InitialSync;
 use crate::sync::context::Context;
 use crate::sync::error::{Error, Reason, Result};
-use crate::sync::state::slot::PartitionRecord;
+use crate::sync::state::record::Copied;
 
 /// Collections in flight when the user does not say: enough small ones to keep the servers busy.
 const AUTO_COLLECTIONS: usize = 32;
+
+/// Small collections that are announced together: after a crash, the stream may wait for so many more.
+const ANNOUNCED: usize = 64;
 
 /// Partitions in flight over all large collections when the user does not say.
 const AUTO_READERS: usize = 4;
@@ -81,7 +84,10 @@ async fn copy_each(
     cancel: &CancellationToken,
 ) -> Result<bool> {
     let mut copies = JoinSet::new();
-    for collection in collections {
+    for (number, collection) in collections.iter().enumerate() {
+        if turns.is_none() && number % ANNOUNCED == 0 {
+            begin::announce(ctx, &collections[number..collections.len().min(number + ANNOUNCED)]).await?;
+        }
         let turn = match turns {
             Some(turns) => Some((Arc::clone(turns).lock_owned().await, places.reader().await)),
             None => None,
@@ -94,6 +100,7 @@ async fn copy_each(
             break;
         }
         let (ctx, places, cancel) = (ctx.clone(), places.clone(), cancel.clone());
+        let collection = Arc::clone(collection);
         copies.spawn(async move {
             let _place = place;
             Box::pin(copy(&ctx, &collection, &places, turn, &cancel)).await
@@ -126,7 +133,6 @@ async fn copy(
     let own = Arc::new(Semaphore::new(places.readers_of_one));
     let mut tasks = JoinSet::new();
     let mut ends = Ends::default();
-    let whole = partitions.first().filter(|partition| partition.is_untouched_whole()).cloned();
     for partition in partitions {
         let held = async {
             let own = Arc::clone(&own).acquire_owned().await.ok();
@@ -169,14 +175,7 @@ async fn copy(
         );
         restart(ctx, collection).await?;
     } else {
-        let whole = ends.whole.zip(whole);
-        let whole = whole.map(|((documents, bytes), partition)| PartitionRecord {
-            documents,
-            bytes,
-            done: true,
-            ..partition
-        });
-        done(ctx, collection, whole).await?;
+        done(ctx, collection, ends.whole).await?;
     }
     Ok(true)
 }
@@ -187,15 +186,14 @@ struct Ends {
     vanished: bool,
     stopped: bool,
     broken: bool,
-    /// Documents and bytes of a small collection's only partition, which is not recorded as done.
-    whole: Option<(i64, i64)>,
+    whole: Option<Copied>,
 }
 
 impl Ends {
     fn add(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::Copied => {}
-            Outcome::CopiedWhole { documents, bytes } => self.whole = Some((documents, bytes)),
+            Outcome::CopiedWhole(copied) => self.whole = Some(copied),
             Outcome::Gone => self.vanished = true,
             Outcome::Stopped => self.stopped = true,
             Outcome::Broken => self.broken = true,

@@ -5,14 +5,15 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::partition::{Chunk, Message};
-use crate::sync::catalog::{Collection, create};
+use crate::sync::catalog::Collection;
 use crate::sync::context::{COPIES, Context};
 use crate::sync::endpoint::failure;
 use crate::sync::endpoint::raw::{self, Writer};
 use crate::sync::error::{Error, Reason, Result};
 use crate::sync::namespace::Namespace;
-use crate::sync::state::record::binary;
+use crate::sync::state::record::{Copied, binary};
 use crate::sync::state::slot::{PartitionRecord, Slot, any_reply};
+use crate::sync::state::store::SLOTS;
 use crate::sync::state::transaction::{Durability, write_error, write_failure};
 use crate::sync::state::{Operation, Refusal};
 
@@ -24,13 +25,8 @@ const COMMAND_BYTES: usize = 12 << 20;
 pub enum Written {
     /// All that the reader sent is on the target.
     All,
-    /// All of the collection is on the target, and its partition's record does not say so yet.
-    Whole {
-        /// Documents.
-        documents: i64,
-        /// BSON bytes.
-        bytes: i64,
-    },
+    /// All of the collection is on the target, without a partition's record.
+    Whole(Copied),
     /// A capped collection's scan met a document twice, which was deleted and inserted again: its order is lost.
     Twice,
 }
@@ -43,16 +39,17 @@ pub async fn write(
     mut chunks: mpsc::Receiver<Message>,
 ) -> Result<Written> {
     let Some(mut message) = chunks.recv().await else { return Ok(Written::All) };
-    if partition.is_untouched_whole() && !collection.is_capped() {
+    if partition.unrecorded {
         match &message {
-            Message::End => return Ok(Written::Whole { documents: 0, bytes: 0 }),
+            Message::End => return Ok(Written::Whole(Copied { documents: 0, bytes: 0 })),
             Message::Chunk(chunk) if chunk.ends() => {
-                if let Some(written) = write_whole(ctx, collection, chunk).await? {
-                    return Ok(written);
+                if let Some(copied) = write_whole(ctx, collection, chunk).await? {
+                    return Ok(Written::Whole(copied));
                 }
             }
             Message::Chunk(_) => {}
         }
+        ctx.store.write(vec![ctx.store.put(SLOTS, std::slice::from_ref(partition))?]).await?;
     }
     let mut slot = Slot::open(&ctx.store, &partition.id, partition.seq).await?;
     loop {
@@ -83,7 +80,7 @@ pub async fn write(
 /// Insert all of a small collection outside of a transaction, which costs a small one as much as its data. What fences
 /// it is the collection's UUID: until the collection is recorded as copied, nobody goes on with what is in it, but drops
 /// it and makes another (`begin`). None if the server refuses a document: what is there by then is met again.
-async fn write_whole(ctx: &Context, collection: &Collection, chunk: &Chunk) -> Result<Option<Written>> {
+async fn write_whole(ctx: &Context, collection: &Collection, chunk: &Chunk) -> Result<Option<Copied>> {
     let documents: Vec<&[u8]> = chunk.batch.documents().collect();
     let size: usize = documents.iter().map(|document| document.len()).sum();
     let (count, size) = (documents.len() as u64, size as u64);
@@ -92,8 +89,9 @@ async fn write_whole(ctx: &Context, collection: &Collection, chunk: &Chunk) -> R
     let began = Instant::now();
     let _writing = ctx.budgets.write.reserve(size * COPIES).await;
     for operation in inserts(&namespace, uuid, &documents) {
-        let command = create::of_majority(&operation.command);
-        let reply = ctx.target.raw_command(&operation.db, command).await?;
+        let mut command = Writer::continuing(operation.command.as_bytes());
+        command.majority();
+        let reply = ctx.target.raw_command(&operation.db, command.finish()).await?;
         if write_error(&reply).is_some() {
             return Ok(None);
         }
@@ -101,7 +99,7 @@ async fn write_whole(ctx: &Context, collection: &Collection, chunk: &Chunk) -> R
     ctx.progress.write_micros.set(u64::try_from(began.elapsed().as_micros()).unwrap_or(0));
     note(ctx, collection, count, size);
     let signed = |number| i64::try_from(number).unwrap_or(i64::MAX);
-    Ok(Some(Written::Whole { documents: signed(count), bytes: signed(size) }))
+    Ok(Some(Copied { documents: signed(count), bytes: signed(size) }))
 }
 
 fn note(ctx: &Context, collection: &Collection, documents: u64, bytes: u64) {

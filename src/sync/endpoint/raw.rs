@@ -155,6 +155,12 @@ impl Writer {
         Self { bytes, open: Vec::new() }
     }
 
+    /// What `document` has, and more to come.
+    pub fn continuing(document: &[u8]) -> Self {
+        let elements = document.strip_suffix(&[0]).unwrap_or(&[0; 4]);
+        Self { bytes: elements.to_vec(), open: Vec::new() }
+    }
+
     /// Bytes written so far.
     pub fn len(&self) -> usize {
         self.bytes.len()
@@ -212,6 +218,13 @@ impl Writer {
         self.bytes.extend_from_slice(&16_u32.to_le_bytes());
         self.bytes.push(4);
         self.bytes.extend_from_slice(&uuid);
+    }
+
+    /// A command counts as done when a majority has it.
+    pub fn majority(&mut self) {
+        self.open_document("writeConcern");
+        self.string("w", "majority");
+        self.close();
     }
 
     /// Begin an embedded document.

@@ -498,6 +498,16 @@ async fn add_finished_partitions(store: &Store, catalog: &Catalog, progress: &Pr
             progress.partitions_done.add(1);
         }
     }
+    for collection in catalog.all() {
+        let Some(copied) = collection.record().whole else { continue };
+        let documents = u64::try_from(copied.documents).unwrap_or(0);
+        let bytes = u64::try_from(copied.bytes).unwrap_or(0);
+        progress.documents.add(documents);
+        progress.bytes.add(bytes);
+        collection.found(documents, bytes);
+        progress.partitions_total.add(1);
+        progress.partitions_done.add(1);
+    }
     Ok(())
 }
 

@@ -160,9 +160,9 @@ async fn record_all(
             let record = CollectionRecord::new(store.sync(), found.uuid, &found.namespace, options);
             collections.push(CollectionRecord { documents, bytes, ..record });
         }
-        put_all(store, COLLECTIONS, &collections).await
+        add_all(store, COLLECTIONS, &collections).await
     };
-    try_join!(collections, put_all(store, INDEXES, &indexes), put_all(store, VIEWS, &views))?;
+    try_join!(collections, add_all(store, INDEXES, &indexes), add_all(store, VIEWS, &views))?;
     for some in namespaces.chunks(500) {
         if let Err(error) = store.write(vec![claims::claim(store, some)?]).await {
             return Err(claims::explain(store, some, error).await);
@@ -173,9 +173,9 @@ async fn record_all(
     store.write(vec![store.put(SLOTS, &lanes)?, store.update_sync(doc! {"stage": "Cloning"})?]).await
 }
 
-async fn put_all<T: Serialize>(store: &Store, to: &str, records: &[T]) -> Result<()> {
-    let puts = records.chunks(500).map(|some| async { store.write(vec![store.put(to, some)?]).await });
-    try_join_all(puts).await.map(drop)
+async fn add_all<T: Serialize>(store: &Store, to: &str, records: &[T]) -> Result<()> {
+    let adds = records.chunks(500).map(|some| async { store.write(vec![store.add(to, some)?]).await });
+    try_join_all(adds).await.map(drop)
 }
 
 /// Documents and bytes of each collection.

@@ -186,6 +186,19 @@ pub struct CollectionRecord {
     /// its clone begins.
     #[serde(default)]
     pub late: bool,
+    /// What was copied, if that was so little that it needed no partition.
+    #[serde(default)]
+    pub whole: Option<Copied>,
+}
+
+/// What was copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Copied {
+    /// Documents.
+    pub documents: i64,
+    /// BSON bytes.
+    pub bytes: i64,
 }
 
 /// A view in scope. It has a name and no UUID.
@@ -235,6 +248,7 @@ impl CollectionRecord {
             documents: 0,
             bytes: 0,
             late: false,
+            whole: None,
         }
     }
 

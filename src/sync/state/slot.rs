@@ -70,6 +70,9 @@ pub struct PartitionRecord {
     pub bytes: i64,
     /// Whether it is wholly copied, majority-committed.
     pub done: bool,
+    /// Not in the durable state: all of a collection which may turn out to be a single batch.
+    #[serde(skip)]
+    pub unrecorded: bool,
 }
 
 /// The kind of a lane's slot.
@@ -81,11 +84,6 @@ impl PartitionRecord {
     /// Its key.
     pub fn key(sync: &str, collection: Uuid, number: &str) -> String {
         format!("{sync}/part/{collection}/{number}")
-    }
-
-    /// Whether it is all of a collection, and nothing of it counts as copied.
-    pub fn is_untouched_whole(&self) -> bool {
-        self.lower.is_none() && self.upper.is_none() && self.last.is_none() && !self.done
     }
 }
 

@@ -150,6 +150,21 @@ impl Store {
         Operation::new(&self.db, &doc! {"update": collection, "updates": updates})
     }
 
+    /// An operation that adds documents which are not there yet: half of the cost of [`put`](Self::put).
+    pub fn add<T: Serialize>(&self, collection: &str, documents: &[T]) -> Result<Operation> {
+        let documents: Vec<Document> = documents
+            .iter()
+            .map(|document| serialize_to_document(document).map_err(|error| encoding(&error)))
+            .collect::<Result<_>>()?;
+        Operation::new(&self.db, &doc! {"insert": collection, "documents": documents})
+    }
+
+    /// An operation that says of collections, by `_id`, that they are being created.
+    pub fn creating(&self, ids: &[String]) -> Result<Operation> {
+        let update = doc! {"q": {"_id": {"$in": ids}}, "u": {"$set": {"state": "Creating"}}, "multi": true};
+        Operation::new(&self.db, &doc! {"update": COLLECTIONS, "updates": [update]})
+    }
+
     /// An operation that removes what matches, of this sync only.
     pub fn remove(&self, collection: &str, mut filter: Document) -> Result<Operation> {
         filter.insert("sync", &self.sync);
