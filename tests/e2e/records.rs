@@ -63,7 +63,8 @@ impl Seen {
         let session = entry.get_document("lsid").ok().and_then(|lsid| lsid.get("id").cloned());
         let updates = |namespace: &str| {
             let of = move |operation: &&Document| {
-                operation.get_str("ns") == Ok(namespace) && operation.get_str("op") == Ok("u")
+                operation.get_str("ns").is_ok_and(|ns| ns == namespace)
+                    && operation.get_str("op").is_ok_and(|op| op == "u")
             };
             operations.iter().filter_map(Bson::as_document).filter(of).map(id).collect::<Vec<_>>()
         };

@@ -176,7 +176,8 @@ async fn an_overtaken_owner_cannot_write() {
     use clustersync::sync::state::{Operation, Refusal, Slot, Store, owner};
 
     let world = World::shared("fenced").await;
-    world.fill("c", 5, 10).await;
+    // More than a batch: less has no partition.
+    world.fill("c", 2_500, 900).await;
     let sync = world.start();
     sync.phase(Phase::Streaming).await;
     sync.stop().await;
