@@ -2,7 +2,7 @@
 
 use crate::document::{document, fill, scaled};
 use crate::rig::Rig;
-use crate::row::{Figure, Picture, Round, Row, Series, grouped, median_of};
+use crate::row::{Figure, Picture, Round, Row, Series, grouped, median, median_of};
 use crate::sampler::{Sampler, rates};
 use crate::{bare, clone};
 
@@ -17,19 +17,25 @@ pub async fn measure(rounds: usize, documents: i32) -> Row {
     let rig = Rig::standard().await;
     fill(&rig.source_client, "documents", documents, document).await;
     let (mut bare, mut fenced, mut engine, mut series) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut target = [const { Vec::new() }; 3];
     for _ in 0..rounds {
         series.clear();
         clone::clean(&rig).await;
+        let before = rig.target_cpu().await;
         let counts = Sampler::count(&rig.target_client, "documents");
         let round: Round = bare::run(&rig, "copy", &["documents", "int"]).await;
         series.push(Series::new(Picture::CloneThroughput, "bare copy", rates(&counts.end().await)));
         let bytes = round.bytes.unwrap();
         bare.push(round);
+        target[0].push(rig.target_cpu().await - before);
 
         clone::clean(&rig).await;
+        let before = rig.target_cpu().await;
         fenced.push(bare::run(&rig, "copy-in-transactions", &["documents", "int"]).await);
+        target[1].push(rig.target_cpu().await - before);
 
         clone::clean(&rig).await;
+        let before = rig.target_cpu().await;
         let mut counts = None;
         let round = clone::engine(&rig, documents, bytes, async |engine| {
             let memory = Sampler::memory(&engine.pid(), std::time::Duration::from_millis(100));
@@ -42,6 +48,7 @@ pub async fn measure(rounds: usize, documents: i32) -> Row {
         series.push(Series::new(Picture::CloneThroughput, "clustersync", rates(&counts)));
         series.push(Series::new(Picture::CloneMemory, "clustersync", memory));
         engine.push(round);
+        target[2].push(rig.target_cpu().await - before);
     }
     let mut figures = clone::cpu_figures(&bare, &engine);
     figures.push(clone::memory_figure(&engine));
@@ -53,6 +60,10 @@ pub async fn measure(rounds: usize, documents: i32) -> Row {
         "",
     ));
     figures.push(Figure::plain("the engine, of the bare copy in transactions", engine_rate / fenced, ""));
+    let programs = ["the bare copy", "the bare copy in transactions", "the engine"];
+    for (program, seconds) in programs.into_iter().zip(target) {
+        figures.push(Figure::plain(&format!("CPU of the target's server under {program}"), median(seconds), "s"));
+    }
     Row {
         slug: "clone-int".to_owned(),
         title: format!(

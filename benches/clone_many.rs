@@ -7,7 +7,7 @@ use mongodb::bson::{Document, RawDocumentBuf, doc};
 use crate::bare::Work;
 use crate::document::{document, scaled};
 use crate::rig::Rig;
-use crate::row::{Figure, Row, median_of};
+use crate::row::{Figure, Row, median, median_of};
 use crate::{bare, clone, copy, copy_index};
 
 const COLLECTIONS: i32 = 600;
@@ -56,20 +56,27 @@ pub async fn run(rounds: usize) -> Row {
     let collections = scaled(COLLECTIONS);
     fill(&rig.source_client, collections).await;
     let wanted = copy_index::ready(&rig.source_client).await;
-    let (mut bare, mut engine) = (Vec::new(), Vec::new());
+    let (mut bare, mut engine, mut target) = (Vec::new(), Vec::new(), [const { Vec::new() }; 2]);
     for _ in 0..rounds {
         rig.renew_target().await;
+        let before = rig.target_cpu().await;
         let round = bare::run(&rig, "many", &[]).await;
         bare.push(round);
+        target[0].push(rig.target_cpu().await - before);
         rig.renew_target().await;
+        let before = rig.target_cpu().await;
         let documents = collections * DOCUMENTS;
         engine.push(clone::indexed(&rig, documents, round.bytes.unwrap(), wanted).await);
+        target[1].push(rig.target_cpu().await - before);
     }
     let seconds = |rounds| median_of(rounds, |one| one.seconds).unwrap();
+    let [beside_bare, beside_engine] = target;
     let figures = vec![
         Figure::plain("against the bare program's time", seconds(&engine) / seconds(&bare), "times"),
         Figure::plain("the bare program", seconds(&bare), "s"),
         Figure::plain("clustersync", seconds(&engine), "s"),
+        Figure::plain("CPU of the target's server under the bare program", median(beside_bare), "s"),
+        Figure::plain("CPU of the target's server under clustersync", median(beside_engine), "s"),
         clone::memory_figure(&engine),
     ];
     Row {

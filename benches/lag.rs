@@ -33,8 +33,11 @@ const WARM_UP: Duration = Duration::from_secs(3);
 const SATURATED: Duration = Duration::from_secs(15);
 
 /// What one load made of the engine's lag and of the bare program's.
+#[derive(Default)]
 struct Measured {
     name: &'static str,
+    /// Updates a second.
+    rate: f64,
     /// Whether the bars are meant for it.
     asked: bool,
     engine: Vec<f64>,
@@ -48,29 +51,19 @@ pub async fn run(rounds: usize) -> Row {
     let rig = Rig::standard().await;
     let saturation = saturation(&rig).await;
     let backlog = backlog::engine(&rig, &Mix::plain(scaled(60_000) as u32)).await.round.rate();
-    let loads = [
-        ("at 300 updates/s", 300.0, true),
-        ("at half of the saturation", saturation / 2.0, true),
+    let load = |name, rate, asked| Measured { name, rate, asked, ..Measured::default() };
+    let mut all = [
+        load("at 300 updates/s", 300.0, true),
+        load("at half of the saturation", saturation / 2.0, true),
         // Where the source writes as much as that beside all else, the machine is full.
-        ("at half of a backlog's rate", backlog / 2.0, false),
+        load("at half of a backlog's rate", backlog / 2.0, false),
     ];
-    let mut all: Vec<Measured> = Vec::new();
-    for (name, _, asked) in loads {
-        all.push(Measured {
-            name,
-            asked,
-            engine: Vec::new(),
-            bare: Vec::new(),
-            written: Vec::new(),
-            idle: [Vec::new(), Vec::new()],
-        });
-    }
     for _ in 0..rounds {
-        for ((_, rate, _), measured) in loads.iter().zip(&mut all) {
-            let (lags, _, idle) = bare(&rig, *rate).await;
+        for measured in &mut all {
+            let (lags, _, idle) = bare(&rig, measured.rate).await;
             measured.bare.extend(lags);
             measured.idle[1].push(idle);
-            let (lags, written, idle) = engine(&rig, *rate).await;
+            let (lags, written, idle) = engine(&rig, measured.rate).await;
             measured.engine.extend(lags);
             measured.written.push(written);
             measured.idle[0].push(idle);

@@ -5,6 +5,7 @@ use mongodb::bson::doc;
 
 use crate::lab::mongod::{Member, Options, ReplicaSet};
 use crate::lab::process::Folder;
+use crate::usage::Usage;
 
 /// Gigabytes of each server's cache, where a row asks for nothing else.
 pub const CACHE_GB: f32 = 3.0;
@@ -70,6 +71,13 @@ impl Rig {
     /// The sync's own state goes too: what starts next knows nothing of what was before.
     pub async fn clear_target(&self) {
         clear(&self.target_client).await;
+    }
+
+    /// CPU that the target's server used since its start, in seconds.
+    pub async fn target_cpu(&self) -> f64 {
+        let status = doc! {"serverStatus": 1, "metrics": 0, "wiredTiger": 0};
+        let status = self.target_client.database("admin").run_command(status).await.unwrap();
+        Usage::of(&status.get_i64("pid").unwrap().to_string()).cpu_seconds
     }
 
     /// Both sides have written out what they hold, so that no round pays for the one before.

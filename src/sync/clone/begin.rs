@@ -26,7 +26,7 @@ pub async fn announce(ctx: &Context, soon: &[Arc<Collection>]) -> Result<()> {
     let _ddl = ctx.catalog.ddl.read().await;
     let is_new = |one: &&Arc<Collection>| {
         let record = one.record();
-        record.state == CollectionState::Pending && !record.late && record.target_uuid.is_none()
+        record.state == CollectionState::Pending && !record.late
     };
     let soon: Vec<_> = soon.iter().filter(|one| ctx.catalog.get(one.uuid).is_some()).filter(is_new).collect();
     if soon.is_empty() {
@@ -73,7 +73,6 @@ pub async fn begin(ctx: &Context, collection: &Arc<Collection>) -> Result<Option
         // From here on the router keeps this collection's events; those it discarded are before the read time.
         collection.set(record.clone());
         clear_target(ctx, &record, was).await?;
-        record.target_uuid = None;
         if !announced {
             let mut operations = vec![ctx.store.put(COLLECTIONS, std::slice::from_ref(&record))?];
             if let Some(found) = &found {
@@ -153,9 +152,6 @@ async fn partitions(ctx: &Context, collection: &Collection) -> Result<Vec<Partit
 /// Make room: what an interrupted beginning left is ours, anything else is the user's.
 async fn clear_target(ctx: &Context, record: &CollectionRecord, was: CollectionState) -> Result<()> {
     let namespace = record.target_namespace();
-    if let Some(uuid) = record.target_uuid {
-        create::drop(&ctx.target, &namespace, uuid).await?;
-    }
     match ctx.lookups.existing(&namespace).await? {
         create::Existing::Nothing => Ok(()),
         create::Existing::Collection(uuid)

@@ -171,11 +171,9 @@ impl Store {
         Operation::new(&self.db, &doc! {"delete": collection, "deletes": [{"q": filter, "limit": 0}]})
     }
 
-    /// An operation that removes the partitions of a collection: by the prefix of their keys, which are indexed.
+    /// An operation that removes the partitions of a collection.
     pub fn remove_partitions(&self, collection: Uuid) -> Result<Operation> {
-        let key = PartitionRecord::key(&self.sync, collection, "");
-        let end = format!("{}0", key.trim_end_matches('/'));
-        self.remove(SLOTS, doc! {"_id": {"$gt": key, "$lt": end}})
+        self.remove(SLOTS, below(&PartitionRecord::key(&self.sync, collection, "")))
     }
 
     /// The sync's document, as a majority has it.
@@ -208,11 +206,8 @@ impl Store {
 
     /// The indexes of some collections.
     pub async fn indexes_of(&self, collections: &[Uuid]) -> Result<Vec<IndexRecord>> {
-        // By the prefix of their keys, which are indexed; those of all collections may be very many.
-        let keys = |collection: &Uuid| {
-            let key = |end: &str| format!("{}{end}", CollectionRecord::key(&self.sync, *collection));
-            doc! {"_id": {"$gt": key("/"), "$lt": key("0")}}
-        };
+        // Those of all collections may be very many.
+        let keys = |collection: &Uuid| below(&format!("{}/", CollectionRecord::key(&self.sync, *collection)));
         self.find(INDEXES, doc! {"$or": collections.iter().map(keys).collect::<Vec<_>>()}).await
     }
 
@@ -285,6 +280,12 @@ impl Store {
     pub fn decode<T: DeserializeOwned>(document: Document) -> Result<T> {
         deserialize_from_document(document).map_err(|error| encoding(&error))
     }
+}
+
+/// A filter for keys that begin with `prefix`, which ends with a slash: `_id` is indexed whatever else is.
+fn below(prefix: &str) -> Document {
+    let parent = prefix.strip_suffix('/').unwrap_or(prefix);
+    doc! {"_id": {"$gt": prefix, "$lt": format!("{parent}0")}}
 }
 
 fn encoding(error: &mongodb::bson::error::Error) -> Error {
