@@ -62,7 +62,11 @@ pub async fn measure(rounds: usize, documents: i32) -> Row {
     figures.push(Figure::plain("the engine, of the bare copy in transactions", engine_rate / fenced, ""));
     let programs = ["the bare copy", "the bare copy in transactions", "the engine"];
     for (program, seconds) in programs.into_iter().zip(target) {
-        figures.push(Figure::plain(&format!("CPU of the target's server under {program}"), median(seconds), "s"));
+        figures.push(Figure::plain(
+            &format!("CPU of the target's server under {program}"),
+            median(seconds),
+            "s",
+        ));
     }
     Row {
         slug: "clone-int".to_owned(),

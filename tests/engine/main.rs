@@ -23,6 +23,7 @@ mod state;
 mod target;
 mod tls;
 mod transactions;
+mod updates;
 mod whole;
 mod workload;
 mod world;

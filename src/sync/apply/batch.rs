@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::{Change, Write};
+use super::{Change, Write, modifiers};
 use crate::sync::clone::write::{begin, query, replacement};
 use crate::sync::endpoint::raw::{self, Writer};
 use crate::sync::state::Operation;
@@ -181,6 +181,9 @@ fn updates(writer: &mut Writer, changes: &[Change], numbers: &[usize], next: &[O
                 writer.boolean("upsert", true);
             }
             Write::Replace(document) => replacement(writer, document.get()),
+            // A replay meets documents of later times, where a path may lead nowhere.
+            Write::Diff(diff)
+                if next[number].is_none() && !change.replay && modifiers::write(writer, diff.get()) => {}
             Write::Diff(_) => apply_diffs(writer, changes, number, next),
             Write::Delete | Write::Reread => {}
         }

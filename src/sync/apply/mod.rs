@@ -5,6 +5,7 @@ pub mod checkpoint;
 pub mod ddl;
 pub mod key;
 pub mod lane;
+pub mod modifiers;
 pub mod reread;
 pub mod router;
 pub mod watermark;

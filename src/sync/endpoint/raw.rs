@@ -15,8 +15,14 @@ pub mod kind {
     pub const ARRAY: u8 = 0x04;
     /// Binary data.
     pub const BINARY: u8 = 0x05;
+    /// `ObjectId`.
+    pub const OBJECT_ID: u8 = 0x07;
     /// Boolean.
     pub const BOOLEAN: u8 = 0x08;
+    /// Date.
+    pub const DATE: u8 = 0x09;
+    /// Null.
+    pub const NULL: u8 = 0x0A;
     /// Regular expression.
     pub const REGEX: u8 = 0x0B;
     /// Deprecated symbol.
@@ -29,6 +35,10 @@ pub mod kind {
     pub const INT64: u8 = 0x12;
     /// 128-bit decimal float.
     pub const DECIMAL: u8 = 0x13;
+
+    /// Whose values hold no other values, but for deprecated ones.
+    pub const SCALARS: [u8; 12] =
+        [DOUBLE, STRING, BINARY, OBJECT_ID, BOOLEAN, DATE, NULL, REGEX, INT32, TIMESTAMP, INT64, DECIMAL];
 }
 
 /// One element of a document: type, name and the value's bytes.
