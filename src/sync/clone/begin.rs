@@ -34,7 +34,9 @@ pub async fn announce(ctx: &Context, soon: &[Arc<Collection>]) -> Result<()> {
     }
     let ids: Vec<String> = soon.iter().map(|one| one.record().id.clone()).collect();
     ctx.store.write(vec![ctx.store.creating(&ids)?]).await?;
-    soon.iter().for_each(|one| one.announce());
+    for one in soon {
+        one.announce();
+    }
     Ok(())
 }
 
