@@ -17,12 +17,14 @@ pub struct Lookups {
     existing: Together<Namespace, Existing>,
     indexes: Together<Uuid, Vec<IndexRecord>>,
     source_time: Together<(), Timestamp>,
+    prove: Together<(), ()>,
 }
 
 impl Lookups {
     /// Of these ends.
     pub fn new(source: &Endpoint, store: &Store) -> Self {
-        let (target, source, store) = (store.target().clone(), source.clone(), store.clone());
+        let (target, source, store, owned) =
+            (store.target().clone(), source.clone(), store.clone(), store.clone());
         Self {
             existing: Together::new(move |names| {
                 let target = target.clone();
@@ -36,6 +38,10 @@ impl Lookups {
                 let source = source.clone();
                 async move { Ok(vec![source_time(&source).await?; all.len()]) }
             }),
+            prove: Together::new(move |all: Vec<()>| {
+                let store = owned.clone();
+                async move { store.prove().await.map(|()| all) }
+            }),
         }
     }
 
@@ -47,6 +53,11 @@ impl Lookups {
     /// The indexes of a collection as they are recorded.
     pub async fn indexes_of(&self, collection: Uuid) -> Result<Vec<IndexRecord>> {
         self.indexes.ask(collection).await
+    }
+
+    /// Prove that we still own the sync, for a write that no transaction can fence.
+    pub async fn prove(&self) -> Result<()> {
+        self.prove.ask(()).await
     }
 
     /// The newest time of the source: that of its latest operation, or of a later one of another member.

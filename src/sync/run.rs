@@ -25,6 +25,7 @@ use super::lifecycle::publish::Publisher;
 use super::pace;
 use super::report::{CompletionReport, Phase};
 use super::share::CloneSlot;
+use super::state::record::FORMAT;
 use super::state::slot::{LANE, LaneRecord};
 use super::state::store::SLOTS;
 use super::state::{CollectionState, Stage, SyncRecord};
@@ -68,7 +69,7 @@ pub async fn run(
     if record.dirty {
         clone::again(ctx).await?;
     }
-    ctx.store.write(vec![ctx.store.update_sync(doc! {"dirty": true})?]).await?;
+    ctx.store.write(vec![ctx.store.update_sync(doc! {"dirty": true, "format": FORMAT})?]).await?;
     let (lanes, workers) = open_lanes(ctx, &watermark).await?;
     let mut checkpointer = Checkpointer::new(ctx.clone(), Arc::clone(&watermark), &lanes);
     publisher.update(|report| report.replication.lanes = u32::try_from(lanes.len()).unwrap_or(0));

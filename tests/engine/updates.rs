@@ -86,6 +86,8 @@ async fn fields_that_change_go_and_come_keep_their_order() {
         let moves = [
             vec![doc! {"$set": {"new_z": 1}}, doc! {"$set": {"new_y": 1}}],
             vec![doc! {"$unset": "n"}, doc! {"$set": {"n": 1}}],
+            // The same number by value, of another type.
+            vec![doc! {"$set": {"_id": {"$toDouble": "$_id"}}}],
         ];
         let updates = [
             doc! {"$set": {format!("n.{one}"): 7_i64, format!("m.0.{other}"): "x"}},

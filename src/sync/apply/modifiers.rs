@@ -1,10 +1,14 @@
-//! An oplog diff as classic update operators, where they do exactly the same: a pipeline makes the server build the whole
-//! document and compare it with the former one, which for a large document costs several times the update.
+//! An oplog diff as classic update operators, where they leave the same document: a pipeline makes the server build the
+//! whole document and compare it with the former one, which for a large document costs several times the update.
 
 use crate::sync::endpoint::raw::{self, Element, Writer, kind};
 
 /// Fields of a statement at most: more are not what this is for.
 const FIELDS: usize = 50;
+
+/// How many times as long as the diff its paths may be, which repeat the names of what holds a field: commands are filled
+/// by the length of diffs.
+const LONGER: usize = 2;
 
 /// What a diff does to fields, by their dotted paths.
 #[derive(Debug, Default)]
@@ -22,7 +26,7 @@ pub fn write(writer: &mut Writer, diff: &[u8]) -> bool {
         .and_then(|diff| diff.as_document())
         .and_then(|diff| modifiers.read("", diff))
         .is_some();
-    if !read || !modifiers.agree() {
+    if !read || !modifiers.agree() || modifiers.names() > LONGER * diff.len() {
         return false;
     }
     writer.open_document("u");
@@ -45,15 +49,19 @@ pub fn write(writer: &mut Writer, diff: &[u8]) -> bool {
 }
 
 impl<'a> Modifiers<'a> {
-    /// Whether the server takes them: some, and none of a field inside another's or of the same, which documents with two
-    /// fields of one name lead to.
+    fn paths(&self) -> impl Iterator<Item = &str> {
+        self.set.iter().map(|(path, _)| path.as_str()).chain(self.unset.iter().map(String::as_str))
+    }
+
+    /// Bytes of all paths.
+    fn names(&self) -> usize {
+        self.paths().map(str::len).sum()
+    }
+
+    /// Whether the server takes them: some, and none of a field inside another's or of the same, which a document with two
+    /// fields of one name may lead to.
     fn agree(&self) -> bool {
-        let paths: Vec<&str> = self
-            .set
-            .iter()
-            .map(|(path, _)| path.as_str())
-            .chain(self.unset.iter().map(String::as_str))
-            .collect();
+        let paths: Vec<&str> = self.paths().collect();
         let meets =
             |a: &str, b: &str| b.strip_prefix(a).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
         let conflict =
@@ -88,6 +96,8 @@ impl<'a> Modifiers<'a> {
 fn path(parent: &str, name: &[u8]) -> Option<String> {
     let name = std::str::from_utf8(name).ok()?;
     let plain = !name.is_empty() && !name.starts_with('$') && !name.contains('.');
+    // `_id` may become a number of the same value and another type: a pipeline does that, an operator is refused.
+    let plain = plain && !(parent.is_empty() && name == "_id");
     plain.then(|| format!("{parent}{name}"))
 }
 
@@ -137,6 +147,9 @@ mod tests {
             doc! {"sa": {"i": {"b": 1}}},
             doc! {"u": {"a": Timestamp { time: 0, increment: 0 }}},
             doc! {"u": {"a": Bson::Undefined}},
+            doc! {"u": {"_id": 1.0}},
+            doc! {"s_id": {"u": {"a": 1.0}}},
+            doc! {format!("s{}", "n".repeat(300)): {"u": {"a": 1, "b": 1, "c": 1}}},
             doc! {"u": {"a": 1}, "sa": {"u": {"b": 1}}},
             doc! {"d": {"a": false}, "u": {"a": 1}},
             doc! {"u": (0..=50).map(|n| (n.to_string(), Bson::from(n))).collect::<Document>()},

@@ -263,7 +263,7 @@ impl Catalog {
     }
 
     /// Wake who waits for a collection's state.
-    pub fn announce(&self) {
+    pub fn wake(&self) {
         self.changed.notify_waiters();
     }
 

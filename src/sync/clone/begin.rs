@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::try_join;
 use mongodb::bson::doc;
 
 use super::{plan, restart, source_time};
@@ -44,9 +45,10 @@ pub async fn announce(ctx: &Context, soon: &[Arc<Collection>]) -> Result<()> {
 pub async fn begin(ctx: &Context, collection: &Arc<Collection>) -> Result<Option<Vec<PartitionRecord>>> {
     if collection.state() == CollectionState::Cloning {
         let partitions = partitions(ctx, collection).await?;
-        // A scan in natural order cannot be resumed. What has no partition may have got documents outside of a transaction: a
-        // collection with another UUID is out of reach of who wrote them.
-        if !collection.is_capped() && !partitions.is_empty() {
+        // A scan in natural order cannot be resumed. What has no partition (or, by a former version, one that never moved) may
+        // have got documents outside of a transaction: a collection with another UUID is out of reach of who wrote them.
+        let moved = |one: &PartitionRecord| one.seq > 0 || one.lower.is_some() || one.upper.is_some();
+        if !collection.is_capped() && partitions.iter().any(moved) {
             count(ctx, &partitions);
             return Ok(Some(partitions));
         }
@@ -82,7 +84,6 @@ pub async fn begin(ctx: &Context, collection: &Arc<Collection>) -> Result<Option
             }
             ctx.store.write(operations).await?;
         }
-        collection.set(record.clone());
         // What is built on it is built on a majority, and would miss a collection that a failover took back.
         waiting = waiting_indexes(ctx, &record).await?;
         let durability = if waiting.is_empty() { Durability::Majority } else { Durability::Primary };
@@ -135,7 +136,7 @@ pub async fn begin(ctx: &Context, collection: &Arc<Collection>) -> Result<Option
         "cloning"
     );
     collection.set(current);
-    ctx.catalog.announce();
+    ctx.catalog.wake();
     count(ctx, &planned);
     Ok(Some(planned))
 }
@@ -151,10 +152,12 @@ async fn partitions(ctx: &Context, collection: &Collection) -> Result<Vec<Partit
     ctx.store.find_latest(SLOTS, filter).await
 }
 
-/// Make room: what an interrupted beginning left is ours, anything else is the user's.
+/// Make room: what is empty where something may have been begun is ours, anything else is the user's.
 async fn clear_target(ctx: &Context, record: &CollectionRecord, was: CollectionState) -> Result<()> {
     let namespace = record.target_namespace();
-    match ctx.lookups.existing(&namespace).await? {
+    // What follows is fenced by nothing else.
+    let (found, ()) = try_join!(ctx.lookups.existing(&namespace), ctx.lookups.prove())?;
+    match found {
         create::Existing::Nothing => Ok(()),
         create::Existing::Collection(uuid)
             if was == CollectionState::Creating && create::is_empty(&ctx.target, &namespace).await? =>

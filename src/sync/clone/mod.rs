@@ -88,7 +88,7 @@ pub async fn restart(ctx: &Context, collection: &Collection) -> Result<()> {
     let slots = ctx.store.remove_partitions(record.uuid)?;
     ctx.store.write(vec![ctx.store.put(COLLECTIONS, std::slice::from_ref(&record))?, slots]).await?;
     collection.set(record);
-    ctx.catalog.announce();
+    ctx.catalog.wake();
     Ok(())
 }
 
@@ -143,7 +143,7 @@ async fn done(ctx: &Context, collection: &Arc<Collection>, whole: Option<Copied>
         collection.set(record);
     }
     ctx.progress.collections_done.add(1);
-    ctx.catalog.announce();
+    ctx.catalog.wake();
     // A small collection's indexes were built before its data.
     if collection.record().bytes > begin::INDEX_FIRST_BYTES {
         ctx.builder.wake();
@@ -160,7 +160,7 @@ async fn gone(ctx: &Context, collection: &Arc<Collection>) -> Result<()> {
     );
     collection.mark_gone(time);
     ctx.progress.collections_done.add(1);
-    ctx.catalog.announce();
+    ctx.catalog.wake();
     Ok(())
 }
 

@@ -85,6 +85,9 @@ async fn copy_each(
 ) -> Result<bool> {
     let mut copies = JoinSet::new();
     for (number, collection) in collections.iter().enumerate() {
+        if cancel.is_cancelled() {
+            break;
+        }
         if turns.is_none() && number % ANNOUNCED == 0 {
             begin::announce(ctx, &collections[number..collections.len().min(number + ANNOUNCED)]).await?;
         }

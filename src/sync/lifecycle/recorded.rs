@@ -15,9 +15,9 @@ pub fn restart_asked(record: &SyncRecord, config: &SyncConfig, wanted: &Desired)
         && wanted.restart != record.handled_restart
 }
 
-/// A newer version writes what this one does not know.
+/// A newer version writes what this one does not know; what an older one wrote is understood.
 pub fn check_format(record: &SyncRecord) -> Result<()> {
-    if record.format != FORMAT {
+    if !(1..=FORMAT).contains(&record.format) {
         return Err(Error::new(
             Reason::StateMismatch,
             format!("the durable state has format {}, this version knows {FORMAT}", record.format),

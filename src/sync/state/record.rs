@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::sync::namespace::Namespace;
 
-/// The format that this version writes and reads.
-pub const FORMAT: i32 = 1;
+/// The format that this version writes; it reads those before too. 2: a collection may be `Cloning` without a partition, which
+/// a version that knows 1 would take for copied.
+pub const FORMAT: i32 = 2;
 
 /// How far a sync has come, durably.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -92,17 +92,17 @@ impl Store {
     }
 
     async fn create(&self, name: &str) -> Result<()> {
-        let create = doc! {"create": name, "writeConcern": {"w": "majority"}};
-        match self.target.command(&self.db, create).await {
-            Err(error) if error.code() != Some(failure::NAMESPACE_EXISTS) => return Err(error),
-            _ => {}
+        let command = if name == OWNERS || name == SYNCS {
+            doc! {"create": name, "writeConcern": {"w": "majority"}}
+        } else {
+            // It creates the collection too.
+            doc! {"createIndexes": name, "indexes": [{"key": {"sync": 1}, "name": "sync_1"}],
+            "writeConcern": {"w": "majority"}}
+        };
+        match self.target.command(&self.db, command).await {
+            Err(error) if error.code() != Some(failure::NAMESPACE_EXISTS) => Err(error),
+            _ => Ok(()),
         }
-        if name != OWNERS && name != SYNCS {
-            let by_sync = doc! {"createIndexes": name, "indexes": [{"key": {"sync": 1}, "name": "sync_1"}],
-            "writeConcern": {"w": "majority"}};
-            self.target.command(&self.db, by_sync).await?;
-        }
-        Ok(())
     }
 
     /// Run `operations` in a majority transaction that first proves that we still own the sync; others that write at the

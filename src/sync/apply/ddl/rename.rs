@@ -123,7 +123,7 @@ impl Ddl {
             self.ctx.catalog.remove(replaced.uuid);
         }
         collection.set(record);
-        self.ctx.catalog.announce();
+        self.ctx.catalog.wake();
         Ok(())
     }
 }
