@@ -10,8 +10,8 @@ use super::course::{Course, clones, course};
 use super::monitor;
 use super::publish::Publisher;
 use super::recorded::{check_format, check_identity, check_target, restart_asked};
-use crate::sync::catalog::Catalog;
 use crate::sync::catalog::build::Builder;
+use crate::sync::catalog::{Catalog, Collection};
 use crate::sync::completion;
 use crate::sync::config::{Desired, DesiredState, SyncConfig};
 use crate::sync::context::Context;
@@ -26,6 +26,7 @@ use crate::sync::progress::Progress;
 use crate::sync::report::{CompletionReport, Phase};
 use crate::sync::run;
 use crate::sync::share::{CloneSlot, Share};
+use crate::sync::state::record::Copied;
 use crate::sync::state::slot::{PARTITION, PartitionRecord};
 use crate::sync::state::store::SLOTS;
 use crate::sync::state::{CollectionState, Stage, Store, SyncRecord, owner};
@@ -379,7 +380,7 @@ impl Attempt<'_> {
             }
         }
         let catalog = Arc::new(Catalog::new(collections, store.views().await?));
-        add_finished_partitions(store, &catalog, progress).await?;
+        add_finished(store, &catalog, progress).await?;
         progress.follow(&catalog);
         tracing::debug!(stage = ?record.stage, "resuming");
         Ok(catalog)
@@ -482,31 +483,30 @@ async fn keep_renewing(store: &Store) -> Error {
     }
 }
 
-/// The sums of partitions that earlier runs finished: no task will report them.
-async fn add_finished_partitions(store: &Store, catalog: &Catalog, progress: &Progress) -> Result<()> {
-    let filter = doc! {"sync": store.sync(), "kind": PARTITION, "done": true};
-    let partitions: Vec<PartitionRecord> = store.find_latest(SLOTS, filter).await?;
-    for partition in &partitions {
-        let documents = u64::try_from(partition.documents).unwrap_or(0);
-        let bytes = u64::try_from(partition.bytes).unwrap_or(0);
+/// The sums of what earlier runs finished, with partitions and without: no task will report them.
+async fn add_finished(store: &Store, catalog: &Catalog, progress: &Progress) -> Result<()> {
+    let add = |copied: Copied, collection: Option<Arc<Collection>>| {
+        let documents = u64::try_from(copied.documents).unwrap_or(0);
+        let bytes = u64::try_from(copied.bytes).unwrap_or(0);
         progress.documents.add(documents);
         progress.bytes.add(bytes);
-        let Some(collection) = catalog.get(partition.collection) else { continue };
+        let Some(collection) = collection else { return };
         collection.found(documents, bytes);
         if collection.state() == CollectionState::Cloned {
             progress.partitions_total.add(1);
             progress.partitions_done.add(1);
         }
+    };
+    let filter = doc! {"sync": store.sync(), "kind": PARTITION, "done": true};
+    for partition in store.find_latest::<PartitionRecord>(SLOTS, filter).await? {
+        let copied = Copied { documents: partition.documents, bytes: partition.bytes };
+        add(copied, catalog.get(partition.collection));
     }
     for collection in catalog.all() {
-        let Some(copied) = collection.record().whole else { continue };
-        let documents = u64::try_from(copied.documents).unwrap_or(0);
-        let bytes = u64::try_from(copied.bytes).unwrap_or(0);
-        progress.documents.add(documents);
-        progress.bytes.add(bytes);
-        collection.found(documents, bytes);
-        progress.partitions_total.add(1);
-        progress.partitions_done.add(1);
+        let whole = collection.record().whole;
+        if let Some(copied) = whole {
+            add(copied, Some(collection));
+        }
     }
     Ok(())
 }
