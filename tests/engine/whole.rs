@@ -71,7 +71,10 @@ async fn killed_again_and_again_it_copies_every_small_collection_once() {
                 (format!("whole_killed.{}", name(2)), format!("whole_killed.{}_renamed", name(2)));
             let rename = doc! {"renameCollection": from, "to": to};
             world.source.database("admin").run_command(rename).await.unwrap();
-            world.coll(&name(3)).drop().await.unwrap();
+            // Not before: what is dropped stays counted as done and is recorded no more.
+            if number == 3 {
+                world.coll(&name(3)).drop().await.unwrap();
+            }
         }
     }
     let before = uuids(&world).await;
