@@ -150,7 +150,7 @@ impl Store {
         Operation::new(&self.db, &doc! {"update": collection, "updates": updates})
     }
 
-    /// An operation that adds documents which are not there yet: half of the cost of [`put`](Self::put).
+    /// An operation that adds documents which are not there yet: [`put`](Self::put) would look for each first.
     pub fn add<T: Serialize>(&self, collection: &str, documents: &[T]) -> Result<Operation> {
         let documents: Vec<Document> = documents
             .iter()
