@@ -5,6 +5,7 @@ pub mod partition;
 pub mod plan;
 pub mod schedule;
 pub mod write;
+pub mod writers;
 
 use std::sync::Arc;
 
@@ -31,8 +32,9 @@ pub async fn run(
     mut slot: Option<CloneSlot>,
     cloned: &watch::Sender<bool>,
 ) -> Result<()> {
-    let places = Places::new(&ctx.config.initial_sync);
-    views::create_missing(ctx).await?;
+    let (writers, created) = tokio::join!(writers::places(&ctx.target), views::create_missing(ctx));
+    created?;
+    let places = Places::new(&ctx.config.initial_sync, writers);
     loop {
         if !schedule::copy_all(ctx, open(ctx), &places, cancel).await? {
             return Ok(());

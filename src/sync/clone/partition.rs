@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use mongodb::bson::{Document, RawDocumentBuf, doc};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -71,11 +71,12 @@ impl Chunk {
     }
 }
 
-/// Copy what is left of a partition.
+/// Copy what is left of a partition; each batch is written when one of the `writers` is free.
 pub async fn copy(
     ctx: &Context,
     collection: &Arc<Collection>,
     partition: PartitionRecord,
+    writers: &Semaphore,
     cancel: &CancellationToken,
 ) -> Result<Outcome> {
     let documents = u64::try_from(partition.documents).unwrap_or(0);
@@ -91,7 +92,8 @@ pub async fn copy(
         }
     };
     // The writer is never dropped in the middle: its transaction would stay open and hold the slot.
-    let (outcome, written) = tokio::join!(reading, write::write(ctx, collection, &partition, receiver));
+    let writing = write::write(ctx, collection, &partition, writers, receiver);
+    let (outcome, written) = tokio::join!(reading, writing);
     let outcome = match written? {
         write::Written::Twice => return Ok(Outcome::Broken),
         write::Written::Whole(copied) => Outcome::CopiedWhole(copied),

@@ -31,11 +31,12 @@ pub struct Places {
     collections: Arc<Semaphore>,
     readers: Arc<Semaphore>,
     readers_of_one: usize,
+    writers: Arc<Semaphore>,
 }
 
 impl Places {
-    /// As the user asked, or as is good.
-    pub fn new(asked: &InitialSync) -> Self {
+    /// As the user asked, or as is good; `writers` is what the target works on at a time.
+    pub fn new(asked: &InitialSync, writers: Semaphore) -> Self {
         let or = |asked: usize, automatic: usize| if asked == 0 { automatic } else { asked };
         let readers_of_one = or(asked.readers_per_collection, AUTO_READERS);
         let readers = match asked.parallel_collections {
@@ -46,6 +47,7 @@ impl Places {
             collections: Arc::new(Semaphore::new(or(asked.parallel_collections, AUTO_COLLECTIONS))),
             readers: Arc::new(Semaphore::new(readers)),
             readers_of_one,
+            writers: Arc::new(writers),
         }
     }
 
@@ -157,9 +159,10 @@ async fn copy(
             break;
         }
         let (ctx, collection, cancel) = (ctx.clone(), Arc::clone(collection), cancel.clone());
+        let writers = Arc::clone(&places.writers);
         tasks.spawn(async move {
             let _held = held;
-            Box::pin(partition::copy(&ctx, &collection, partition, &cancel)).await
+            Box::pin(partition::copy(&ctx, &collection, partition, &writers, &cancel)).await
         });
     }
     drop((turn, first));

@@ -1,7 +1,7 @@
 //! Writing a partition's batches: each one transaction that also moves the partition's slot.
 
 use mongodb::bson::{Bson, Document, RawDocumentBuf, Uuid, doc};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use super::partition::{Chunk, Message};
@@ -20,6 +20,10 @@ use crate::sync::state::{Operation, Refusal};
 /// Bytes of documents in one command: a command is at most 16 MB and 16 KB, a document at most 16 MB.
 const COMMAND_BYTES: usize = 12 << 20;
 
+/// What an insert has before its documents, the longest name included: a buffer that is a byte too small would be copied
+/// into one of twice the size.
+const HEAD_BYTES: usize = 512;
+
 /// How writing ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
@@ -36,6 +40,7 @@ pub async fn write(
     ctx: &Context,
     collection: &Collection,
     partition: &PartitionRecord,
+    writers: &Semaphore,
     mut chunks: mpsc::Receiver<Message>,
 ) -> Result<Written> {
     let Some(mut message) = chunks.recv().await else { return Ok(Written::All) };
@@ -55,7 +60,7 @@ pub async fn write(
     loop {
         match message {
             Message::Chunk(chunk) => {
-                if write_chunk(ctx, collection, &mut slot, &chunk).await? == Written::Twice {
+                if write_chunk(ctx, collection, &mut slot, writers, &chunk).await? == Written::Twice {
                     return Ok(Written::Twice);
                 }
                 if chunk.ends() && !collection.is_capped() {
@@ -114,6 +119,7 @@ async fn write_chunk(
     ctx: &Context,
     collection: &Collection,
     slot: &mut Slot,
+    writers: &Semaphore,
     chunk: &Chunk,
 ) -> Result<Written> {
     let documents: Vec<&[u8]> = chunk.batch.documents().skip(chunk.skip).collect();
@@ -131,6 +137,8 @@ async fn write_chunk(
     let inc = doc! {"documents": count, "bytes": size};
     let namespace = collection.target();
     let uuid = collection.record().target_uuid;
+    // The wait for a majority is none of the server's work, and must not keep the others from it.
+    let turn = if durability == Durability::Primary { writers.acquire().await.ok() } else { None };
     let began = Instant::now();
     let _writing = ctx.budgets.write.reserve(bytes as u64 * COPIES).await;
     if collection.is_capped() {
@@ -145,7 +153,9 @@ async fn write_chunk(
             inserts(&namespace, uuid, &documents)
         }
     };
-    match slot.commit(set.clone(), inc.clone(), inserts, durability, &any_reply).await {
+    let outcome = slot.commit(set.clone(), inc.clone(), inserts, durability, &any_reply).await;
+    drop(turn);
+    match outcome {
         Ok(()) => {}
         Err(Refusal::Document { .. }) => {
             // A document that was deleted and inserted again meanwhile is read twice; its events follow anyway.
@@ -241,7 +251,7 @@ fn insert_array(namespace: &Namespace, uuid: Option<Uuid>, array: &[u8]) -> Oper
 
 /// An insert command but for its documents.
 fn insert(namespace: &Namespace, uuid: Option<Uuid>, bytes: usize) -> Writer {
-    let mut writer = Writer::new(bytes);
+    let mut writer = Writer::new(bytes + HEAD_BYTES);
     begin(&mut writer, "insert", &namespace.coll, uuid);
     writer.boolean("bypassDocumentValidation", true);
     writer

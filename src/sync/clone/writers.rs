@@ -1,0 +1,86 @@
+//! How many batches the target works on at a time.
+//!
+//! More than its cores can take are only in each other's way: on two cores, four transactions of 1 MB at a time cost the
+//! server a tenth more CPU than three do. Readers go on meanwhile: their next batches are waiting here.
+
+use std::time::Duration;
+
+use mongodb::bson::{Document, doc};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use crate::sync::endpoint::Endpoint;
+
+/// What a batch takes of one core of the target, about.
+const BATCH_TIME: Duration = Duration::from_millis(10);
+
+/// Round trips of a batch's transaction: its slot, its documents, its commit.
+const ROUND_TRIPS: u32 = 3;
+
+/// Pings, of which the shortest counts: the others met something else on their way.
+const PINGS: usize = 3;
+
+/// A place for each batch that the target may work on.
+pub async fn places(target: &Endpoint) -> Semaphore {
+    let at_a_time = match target.command_anywhere("admin", doc! {"hostInfo": 1}).await {
+        Ok(host) => cores(&host),
+        // Its user may not ask.
+        Err(error) => {
+            tracing::debug!(%error, "the target does not say how many cores it has");
+            None
+        }
+    };
+    let Some(cores) = at_a_time else { return Semaphore::new(Semaphore::MAX_PERMITS) };
+    let mut round_trip = Duration::MAX;
+    for _ in 0..PINGS {
+        let began = Instant::now();
+        if target.command_anywhere("admin", doc! {"ping": 1}).await.is_ok() {
+            round_trip = round_trip.min(began.elapsed());
+        }
+    }
+    let places = at_a_time_on(cores, round_trip);
+    tracing::debug!(cores, ?round_trip, places, "batches that the target works on at a time");
+    Semaphore::new(places)
+}
+
+fn cores(host: &Document) -> Option<usize> {
+    let system = host.get_document("system").ok()?;
+    // From 7.0 on, what the process may use of them.
+    let asked = ["numCoresAvailableToProcess", "numCores"];
+    let number = |name: &&str| system.get_i32(name).map(i64::from).or_else(|_| system.get_i64(name)).ok();
+    let cores = asked.iter().find_map(number)?;
+    usize::try_from(cores).ok().filter(|cores| *cores > 0)
+}
+
+/// One for each core and one that has just arrived, and what is on the wire meanwhile.
+fn at_a_time_on(cores: usize, round_trip: Duration) -> usize {
+    let wire = round_trip.saturating_mul(ROUND_TRIPS).as_micros() / BATCH_TIME.as_micros().max(1);
+    let wire = usize::try_from(wire).unwrap_or(usize::MAX);
+    cores.saturating_mul(wire.saturating_add(1)).saturating_add(1).min(Semaphore::MAX_PERMITS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_near_target_gets_one_more_than_it_has_cores() {
+        assert_eq!(at_a_time_on(2, Duration::from_micros(300)), 3);
+        assert_eq!(at_a_time_on(16, Duration::ZERO), 17);
+    }
+
+    #[test]
+    fn a_far_target_gets_what_fills_the_wire() {
+        assert_eq!(at_a_time_on(2, Duration::from_millis(10)), 9);
+        assert!(at_a_time_on(2, Duration::from_millis(40)) > 20);
+        assert_eq!(at_a_time_on(usize::MAX, Duration::MAX), Semaphore::MAX_PERMITS);
+    }
+
+    #[test]
+    fn cores_are_read_whatever_the_version_calls_them() {
+        assert_eq!(cores(&doc! {"system": {"numCores": 2}}), Some(2));
+        assert_eq!(cores(&doc! {"system": {"numCores": 8_i64, "numCoresAvailableToProcess": 4}}), Some(4));
+        assert_eq!(cores(&doc! {"system": {"numCores": 0}}), None);
+        assert_eq!(cores(&doc! {}), None);
+    }
+}
