@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::catalog::Catalog;
+use super::catalog::bounds::Early;
 use super::catalog::build::Builder;
 use super::config::SyncConfig;
 use super::endpoint::Endpoint;
@@ -41,6 +42,8 @@ pub struct Context {
     pub lookups: Arc<Lookups>,
     /// The collections in scope.
     pub catalog: Arc<Catalog>,
+    /// Where the first large collection can be divided.
+    pub early: Arc<Early>,
     /// Index builds.
     pub builder: Arc<Builder>,
     /// Live numbers.

@@ -1,5 +1,6 @@
 //! Collections, views and indexes: what the source has, what the target gets, what is deferred until completion.
 
+pub mod bounds;
 pub mod build;
 pub mod create;
 pub mod index;

@@ -9,9 +9,10 @@ use tokio_util::sync::CancellationToken;
 use super::course::{Course, clones, course};
 use super::monitor;
 use super::publish::Publisher;
-use super::recorded::{check_format, check_identity, check_target, restart_asked};
+use super::recorded::{check_format, check_identity, check_target, fill, restart_asked};
+use super::sums;
+use crate::sync::catalog::bounds::Early;
 use crate::sync::catalog::build::Builder;
-use crate::sync::catalog::{Catalog, Collection};
 use crate::sync::completion;
 use crate::sync::config::{Desired, DesiredState, SyncConfig};
 use crate::sync::context::Context;
@@ -21,15 +22,13 @@ use crate::sync::endpoint::{Endpoint, oplog};
 use crate::sync::error::{Class, Error, Reason, Result};
 use crate::sync::lookups::Lookups;
 use crate::sync::pace::Pace;
+use crate::sync::preflight::survey::{self, Survey};
 use crate::sync::preflight::{self, Found, plan};
 use crate::sync::progress::Progress;
-use crate::sync::report::{CompletionReport, Phase};
+use crate::sync::report::Phase;
 use crate::sync::run;
 use crate::sync::share::{CloneSlot, Share};
-use crate::sync::state::record::Copied;
-use crate::sync::state::slot::{PARTITION, PartitionRecord};
-use crate::sync::state::store::SLOTS;
-use crate::sync::state::{CollectionState, Stage, Store, SyncRecord, owner};
+use crate::sync::state::{Stage, Store, SyncRecord, owner};
 use crate::sync::throttle::Throttle;
 
 /// How an attempt ended without an error.
@@ -72,7 +71,15 @@ enum Known {
     /// The cutover is committed: what remains needs the target only. The source may be gone for ever.
     Past,
     /// Anything else, with both ends checked.
-    Ahead(Box<(Endpoint, Found)>),
+    Ahead(Box<Ends>),
+}
+
+/// A source that was looked at, and what the checks of both ends found.
+struct Ends {
+    source: Endpoint,
+    found: Found,
+    /// What is recorded.
+    stage: Option<Stage>,
 }
 
 struct Attempt<'a> {
@@ -115,7 +122,7 @@ impl Attempt<'_> {
             report.target.version = found.target.version.to_string();
             report.warnings.clone_from(&found.warnings);
         });
-        Ok((target, Known::Ahead(Box::new((source, found)))))
+        Ok((target, Known::Ahead(Box::new(Ends { source, found, stage }))))
     }
 
     fn store(&self, target: &Endpoint) -> Store {
@@ -129,18 +136,20 @@ impl Attempt<'_> {
         known: Known,
         desired: &mut watch::Receiver<Desired>,
     ) -> Result<Outcome> {
-        let store = self.store(target);
-        store.prepare().await?;
-        let store = owner::acquire(store, &self.config.holder).await?;
+        let own = async {
+            let store = self.store(target);
+            store.prepare().await?;
+            owner::acquire(store, &self.config.holder).await
+        };
+        let (store, survey) = tokio::try_join!(own, async { Ok(self.survey(&known, desired).await) })?;
         self.publisher.update(|report| report.epoch = store.epoch());
         tracing::info!(epoch = store.epoch(), "owner of the sync");
         let working = async {
             match known {
                 Known::Past => self.finish(&store, desired).await,
                 Known::Ahead(ends) => {
-                    let (source, found) = *ends;
-                    let outcome = self.work(&source, &store, &found, desired).await;
-                    source.close().await;
+                    let outcome = self.work(&ends, &store, survey, desired).await;
+                    ends.source.close().await;
                     outcome
                 }
             }
@@ -170,7 +179,7 @@ impl Attempt<'_> {
             check_target(&record, &target)?;
             let record = self.adopt(store, record, &wanted).await?;
             let record = self.handle_retry(store, record, &wanted).await?;
-            let catalog = self.catalog(store, &record).await?;
+            let catalog = sums::catalog(store, &record, self.progress).await?;
             self.publisher.update(|report| {
                 fill(report, &record);
                 report.source.replica_set.clone_from(&record.source.set_name);
@@ -200,11 +209,22 @@ impl Attempt<'_> {
         Ok(Outcome::Stopped)
     }
 
+    /// What the source is, if a plan is to be made: looked at while the durable state is created. A failure is left to
+    /// the plan, which looks again.
+    async fn survey(&self, known: &Known, desired: &watch::Receiver<Desired>) -> Option<Survey> {
+        let Known::Ahead(ends) = known else { return None };
+        let wanted = desired.borrow().state;
+        if course(ends.stage, wanted, false) != Course::Plan {
+            return None;
+        }
+        survey::survey(self.config, &ends.source, &ends.found).await.ok()
+    }
+
     async fn work(
         &self,
-        source: &Endpoint,
+        ends: &Ends,
         store: &Store,
-        found: &Found,
+        mut survey: Option<Survey>,
         desired: &mut watch::Receiver<Desired>,
     ) -> Result<Outcome> {
         while !self.stop.is_cancelled() {
@@ -229,8 +249,8 @@ impl Attempt<'_> {
             } else {
                 None
             };
-            let record = self.resume_or_plan(source, store, found, &wanted, before).await?;
-            let ctx = self.context(source, store, &record).await?;
+            let (record, early) = self.resume_or_plan(ends, store, &wanted, before, survey.take()).await?;
+            let ctx = self.context(&ends.source, store, &record, early).await?;
             self.publisher.update(|report| fill(report, &record));
             let outcome = tokio::select! {
                 outcome = self.stage(&ctx, &record, slot, desired) => outcome,
@@ -262,28 +282,28 @@ impl Attempt<'_> {
 
     async fn resume_or_plan(
         &self,
-        source: &Endpoint,
+        ends: &Ends,
         store: &Store,
-        found: &Found,
         wanted: &Desired,
         before: Option<SyncRecord>,
-    ) -> Result<SyncRecord> {
-        let mut warnings = found.warnings.clone();
-        let record = match before {
+        survey: Option<Survey>,
+    ) -> Result<(SyncRecord, Early)> {
+        let mut warnings = ends.found.warnings.clone();
+        let (record, early) = match before {
             Some(record) if restart_asked(&record, self.config, wanted) => {
-                check_identity(&record, found)?;
+                check_identity(&record, &ends.found)?;
                 tracing::warn!("a restart was asked for: forgetting this sync's state and cloning anew");
-                self.plan(source, store, found, wanted, &mut warnings).await?
+                self.plan(ends, store, wanted, survey, &mut warnings).await?
             }
             Some(record) if record.stage != Stage::Planning => {
-                self.check_recorded(source, &record, found, &mut warnings).await?;
+                self.check_recorded(&ends.source, &record, &ends.found, &mut warnings).await?;
                 let record = self.adopt(store, record, wanted).await?;
-                self.handle_retry(store, record, wanted).await?
+                (self.handle_retry(store, record, wanted).await?, Early::default())
             }
-            _ => self.plan(source, store, found, wanted, &mut warnings).await?,
+            _ => self.plan(ends, store, wanted, survey, &mut warnings).await?,
         };
         self.publisher.update(|report| report.warnings = warnings);
-        Ok(record)
+        Ok((record, early))
     }
 
     /// The state was another resource's: its request tokens are recorded, not acted on.
@@ -304,16 +324,21 @@ impl Attempt<'_> {
 
     async fn plan(
         &self,
-        source: &Endpoint,
+        ends: &Ends,
         store: &Store,
-        found: &Found,
         wanted: &Desired,
+        survey: Option<Survey>,
         warnings: &mut Vec<String>,
-    ) -> Result<SyncRecord> {
+    ) -> Result<(SyncRecord, Early)> {
+        let Ends { source, found, .. } = ends;
         self.publisher.enter(Phase::Preflight, "checking both ends");
-        let (record, more) = plan::plan(self.config, source, store, found, wanted).await?;
+        let survey = match survey.filter(Survey::is_fresh) {
+            Some(survey) => survey,
+            None => survey::survey(self.config, source, found).await?,
+        };
+        let (record, more) = plan::plan(self.config, source, store, found, wanted, &survey).await?;
         warnings.extend(more);
-        Ok(record)
+        Ok((record, survey.early))
     }
 
     /// What is recorded must be what is configured, and its history must still be there.
@@ -364,30 +389,14 @@ impl Attempt<'_> {
         Ok(record)
     }
 
-    /// What is recorded of collections and views; their sums are in the progress.
-    async fn catalog(&self, store: &Store, record: &SyncRecord) -> Result<Arc<Catalog>> {
-        let collections = store.collections().await?;
-        let progress = self.progress;
-        progress.restart();
-        progress.collections_total.set(collections.len() as u64);
-        let checkpoint = record.checkpoint.as_ref().map(|checkpoint| checkpoint.time);
-        progress.update_times(|times| (times.applied, times.checkpoint) = (checkpoint, checkpoint));
-        for collection in &collections {
-            progress.documents_total.add(u64::try_from(collection.documents).unwrap_or(0));
-            progress.bytes_total.add(u64::try_from(collection.bytes).unwrap_or(0));
-            if collection.state == CollectionState::Cloned {
-                progress.collections_done.add(1);
-            }
-        }
-        let catalog = Arc::new(Catalog::new(collections, store.views().await?));
-        add_finished(store, &catalog, progress).await?;
-        progress.follow(&catalog);
-        tracing::debug!(stage = ?record.stage, "resuming");
-        Ok(catalog)
-    }
-
-    async fn context(&self, source: &Endpoint, store: &Store, record: &SyncRecord) -> Result<Context> {
-        let catalog = self.catalog(store, record).await?;
+    async fn context(
+        &self,
+        source: &Endpoint,
+        store: &Store,
+        record: &SyncRecord,
+        early: Early,
+    ) -> Result<Context> {
+        let catalog = sums::catalog(store, record, self.progress).await?;
         let progress = Arc::clone(self.progress);
         let mut config = Arc::clone(self.config);
         for db in &record.reserved {
@@ -405,6 +414,7 @@ impl Attempt<'_> {
             target: store.target().clone(),
             store: store.clone(),
             lookups: Arc::new(Lookups::new(source, store)),
+            early: Arc::new(early),
             builder: Arc::new(Builder::new(store.clone(), Arc::clone(&catalog))),
             catalog,
             progress,
@@ -481,47 +491,4 @@ async fn keep_renewing(store: &Store) -> Error {
             Err(error) => tracing::debug!(%error, "ownership was not renewed"),
         }
     }
-}
-
-/// The sums of what earlier runs finished, with partitions and without: no task will report them.
-async fn add_finished(store: &Store, catalog: &Catalog, progress: &Progress) -> Result<()> {
-    let add = |copied: Copied, collection: Option<Arc<Collection>>| {
-        let documents = u64::try_from(copied.documents).unwrap_or(0);
-        let bytes = u64::try_from(copied.bytes).unwrap_or(0);
-        progress.documents.add(documents);
-        progress.bytes.add(bytes);
-        let Some(collection) = collection else { return };
-        collection.found(documents, bytes);
-        if collection.state() == CollectionState::Cloned {
-            progress.partitions_total.add(1);
-            progress.partitions_done.add(1);
-        }
-    };
-    let filter = doc! {"sync": store.sync(), "kind": PARTITION, "done": true};
-    for partition in store.find_latest::<PartitionRecord>(SLOTS, filter).await? {
-        let copied = Copied { documents: partition.documents, bytes: partition.bytes };
-        add(copied, catalog.get(partition.collection));
-    }
-    for collection in catalog.all() {
-        let whole = collection.record().whole;
-        if let Some(copied) = whole {
-            add(copied, Some(collection));
-        }
-    }
-    Ok(())
-}
-
-fn fill(report: &mut crate::sync::report::Report, record: &SyncRecord) {
-    report.handled_retry.clone_from(&record.handled_retry);
-    report.handled_restart.clone_from(&record.handled_restart);
-    report.initial_sync.started_at = record.started_at;
-    report.initial_sync.cloned_at = record.cloned_at;
-    report.initial_sync.completed_at = record.consistent_at;
-    report.completion = record.completion.as_ref().map(|completion| CompletionReport {
-        requested_at: completion.requested_at,
-        fence: completion.fence.map(Into::into),
-        committed_at: completion.committed_at,
-        completed_at: completion.completed_at,
-        unsuccessful_indexes: Vec::new(),
-    });
 }

@@ -5,6 +5,7 @@ pub mod course;
 pub mod monitor;
 pub mod publish;
 pub mod recorded;
+pub mod sums;
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;

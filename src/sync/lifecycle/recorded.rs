@@ -4,6 +4,7 @@ use crate::sync::config::{Desired, SyncConfig};
 use crate::sync::endpoint::identity::Identity;
 use crate::sync::error::{Error, Reason, Result};
 use crate::sync::preflight::Found;
+use crate::sync::report::{CompletionReport, Report};
 use crate::sync::state::record::FORMAT;
 use crate::sync::state::{Stage, SyncRecord};
 
@@ -53,4 +54,20 @@ pub fn check_target(record: &SyncRecord, found: &Identity) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// Tell what is recorded.
+pub fn fill(report: &mut Report, record: &SyncRecord) {
+    report.handled_retry.clone_from(&record.handled_retry);
+    report.handled_restart.clone_from(&record.handled_restart);
+    report.initial_sync.started_at = record.started_at;
+    report.initial_sync.cloned_at = record.cloned_at;
+    report.initial_sync.completed_at = record.consistent_at;
+    report.completion = record.completion.as_ref().map(|completion| CompletionReport {
+        requested_at: completion.requested_at,
+        fence: completion.fence.map(Into::into),
+        committed_at: completion.committed_at,
+        completed_at: completion.completed_at,
+        unsuccessful_indexes: Vec::new(),
+    });
 }

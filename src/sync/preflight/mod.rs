@@ -3,10 +3,16 @@
 pub mod foreign;
 pub mod plan;
 pub mod rights;
+pub mod survey;
+
+use std::fmt::Write as _;
 
 use super::endpoint::Endpoint;
 use super::endpoint::identity::{self, Identity};
 use super::error::{Error, Reason, Result};
+
+/// Names in a message at most.
+const NAMED: usize = 8;
 
 /// What the checks found.
 #[derive(Clone, Debug)]
@@ -34,4 +40,14 @@ pub async fn check(source: &Endpoint, target: &Endpoint) -> Result<Found> {
     }
     let warnings = identity::check_versions(&source_identity, &target_identity)?;
     Ok(Found { source: source_identity, target: target_identity, warnings })
+}
+
+/// Some names, and how many more there are.
+fn listed(names: impl ExactSizeIterator<Item = String>) -> String {
+    let count = names.len();
+    let mut text = names.take(NAMED).collect::<Vec<_>>().join(", ");
+    if count > NAMED {
+        let _ = write!(text, " and {} more", count - NAMED);
+    }
+    text
 }

@@ -1,72 +1,37 @@
-//! The beginning of a new sync: a token, the catalogue at that time, what stands in the way, and all of it
-//! recorded before anything is written to a user's collection.
+//! The beginning of a new sync: what stands in the way of what the survey found, and all of it recorded before anything is
+//! written to a user's collection.
 
-use std::fmt::Write as _;
-
-use futures::StreamExt;
 use futures::future::try_join_all;
 use futures::try_join;
 use mongodb::bson::doc;
 use serde::Serialize;
 
-use super::{Found, foreign};
-use crate::sync::catalog::{create, read};
+use super::survey::Survey;
+use super::{Found, foreign, listed};
+use crate::sync::catalog::create;
 use crate::sync::config::{Desired, OnExistingData, SyncConfig};
-use crate::sync::endpoint::identity::last_writes;
-use crate::sync::endpoint::{Endpoint, oplog};
+use crate::sync::endpoint::Endpoint;
 use crate::sync::error::{Error, Reason, Result};
 use crate::sync::namespace::Namespace;
 use crate::sync::state::record::{Checkpoint, FORMAT, Side, WitnessRecord};
 use crate::sync::state::slot::LaneRecord;
 use crate::sync::state::store::{COLLECTIONS, INDEXES, SLOTS, VIEWS};
 use crate::sync::state::{CollectionRecord, IndexRecord, Stage, Store, SyncRecord, ViewRecord, claims};
-use crate::sync::stream::reader;
 
 /// Lanes when the user does not say.
 const AUTO_LANES: usize = 4;
 
-/// Sizes that are asked for at a time.
-const ESTIMATES: usize = 8;
-
-/// Names in a message at most.
-const NAMED: usize = 8;
-
-/// Make and record the plan of a new sync.
+/// Make and record the plan of a new sync, by what its source is.
 pub async fn plan(
     config: &SyncConfig,
     source: &Endpoint,
     store: &Store,
     found: &Found,
     desired: &Desired,
+    survey: &Survey,
 ) -> Result<(SyncRecord, Vec<String>)> {
-    let mut warnings = Vec::new();
-    let mut reserved = foreign::state_databases(source).await?;
-    foreign::check_loop(source, &reserved, &found.target).await?;
-    reserved.retain(|db| config.scope.may_contain_db(db));
-    let scope = reserved.iter().fold(config.scope.clone(), |scope, db| scope.with_reserved(db));
-    let (token, time) = reader::start(source, &scope).await?;
-    let catalogue = read::read(source, &scope, time).await?;
-    if !catalogue.unsupported.is_empty() {
-        let names = catalogue.unsupported.iter().map(|one| format!("{} ({})", one.namespace, one.what));
-        let names = listed(names);
-        if !config.initial_sync.skip_unsupported {
-            return Err(Error::new(Reason::Unsupported, format!("not supported: {names}")));
-        }
-        tracing::warn!("left out, since not supported: {names}");
-        warnings.push(format!("left out, since not supported: {names}"));
-    }
-    if catalogue.piecemeal {
-        warnings.push(
-            "the source does not offer $listCatalog: its catalogue was read collection by collection"
-                .to_owned(),
-        );
-    }
-    let listed_until = if catalogue.piecemeal {
-        let hello = source.command("admin", doc! {"hello": 1}).await?;
-        last_writes(&hello).map(|(newest, _)| newest)
-    } else {
-        None
-    };
+    let mut warnings = survey.warnings.clone();
+    let Survey { catalogue, token, time, .. } = survey;
     let collections = catalogue.collections.iter().map(|collection| &collection.namespace);
     let namespaces: Vec<Namespace> =
         collections.chain(catalogue.views.iter().map(|view| &view.namespace)).cloned().collect();
@@ -82,14 +47,6 @@ pub async fn plan(
     }
     let lanes = if config.replication.lanes == 0 { AUTO_LANES } else { config.replication.lanes };
     let lanes = i32::try_from(lanes).unwrap_or(i32::MAX);
-    let witness = match oplog::witness_at(source, time).await {
-        Ok(witness) => witness,
-        Err(error) if error.reason() == Reason::NotAuthorized => {
-            warnings.push(oplog::NOT_READABLE.to_owned());
-            None
-        }
-        Err(error) => return Err(error),
-    };
     let record = SyncRecord {
         id: store.sync().to_owned(),
         format: FORMAT,
@@ -100,14 +57,14 @@ pub async fn plan(
         target: Side { set_name: found.target.set_name.clone(), set_id: found.target.set_id.clone() },
         include: config.scope.include().to_vec(),
         exclude: config.scope.exclude().to_vec(),
-        reserved,
+        reserved: survey.reserved.clone(),
         stage: Stage::Planning,
         lanes,
-        catalogue_time: Some(time),
-        listed_until,
-        checkpoint: Some(Checkpoint { token: token.clone(), time }),
+        catalogue_time: Some(*time),
+        listed_until: survey.listed_until,
+        checkpoint: Some(Checkpoint { token: token.clone(), time: *time }),
         dirty: false,
-        witness: witness.map(|witness| WitnessRecord { time: witness.time, term: witness.term }),
+        witness: survey.witness.map(|witness| WitnessRecord { time: witness.time, term: witness.term }),
         ddl_position: String::new(),
         intent: None,
         clone_end: None,
@@ -121,7 +78,7 @@ pub async fn plan(
     // What an earlier plan, or the sync before a restart, left behind goes only now: a refusal keeps it. The sync's own
     // document comes first: every fenced write needs it.
     store.begin_anew(&record).await?;
-    record_all(source, store, &record, &catalogue, &namespaces, &token).await?;
+    record_all(store, &record, survey, &namespaces).await?;
     // Again: the opposite direction may have been planned at the same time, and saw nothing of ours.
     let opposite = foreign::check_loop(source, &foreign::state_databases(source).await?, &found.target).await;
     if let Err(error) = opposite {
@@ -133,13 +90,12 @@ pub async fn plan(
 }
 
 async fn record_all(
-    source: &Endpoint,
     store: &Store,
     record: &SyncRecord,
-    catalogue: &read::SourceCatalog,
+    survey: &Survey,
     namespaces: &[Namespace],
-    token: &str,
 ) -> Result<()> {
+    let catalogue = &survey.catalogue;
     let mut indexes = Vec::new();
     for found in &catalogue.collections {
         for spec in &found.indexes {
@@ -152,43 +108,36 @@ async fn record_all(
         .iter()
         .map(|view| ViewRecord::new(store.sync(), &view.namespace, view.options.as_bytes()))
         .collect();
-    // What waits at the same time is written at the same time, and the source is asked meanwhile.
-    let collections = async {
-        let mut collections = Vec::with_capacity(catalogue.collections.len());
-        for (found, (documents, bytes)) in catalogue.collections.iter().zip(sizes(source, catalogue).await) {
+    let collections: Vec<CollectionRecord> = catalogue
+        .collections
+        .iter()
+        .zip(&survey.sizes)
+        .map(|(found, (documents, bytes))| {
             let options = found.options.as_bytes();
             let record = CollectionRecord::new(store.sync(), found.uuid, &found.namespace, options);
-            collections.push(CollectionRecord { documents, bytes, ..record });
-        }
-        add_all(store, COLLECTIONS, &collections).await
-    };
-    try_join!(collections, add_all(store, INDEXES, &indexes), add_all(store, VIEWS, &views))?;
+            CollectionRecord { documents: *documents, bytes: *bytes, ..record }
+        })
+        .collect();
+    // What waits at the same time is written at the same time.
+    try_join!(
+        add_all(store, COLLECTIONS, &collections),
+        add_all(store, INDEXES, &indexes),
+        add_all(store, VIEWS, &views)
+    )?;
     for some in namespaces.chunks(500) {
         if let Err(error) = store.write(vec![claims::claim(store, some)?]).await {
             return Err(claims::explain(store, some, error).await);
         }
     }
-    let lanes: Vec<LaneRecord> =
-        (0..record.lanes).map(|number| LaneRecord::new(store.sync(), store.epoch(), number, token)).collect();
+    let lanes: Vec<LaneRecord> = (0..record.lanes)
+        .map(|number| LaneRecord::new(store.sync(), store.epoch(), number, &survey.token))
+        .collect();
     store.write(vec![store.put(SLOTS, &lanes)?, store.update_sync(doc! {"stage": "Cloning"})?]).await
 }
 
 async fn add_all<T: Serialize>(store: &Store, to: &str, records: &[T]) -> Result<()> {
     let adds = records.chunks(500).map(|some| async { store.write(vec![store.add(to, some)?]).await });
     try_join_all(adds).await.map(drop)
-}
-
-/// Documents and bytes of each collection.
-async fn sizes(source: &Endpoint, catalogue: &read::SourceCatalog) -> Vec<(i64, i64)> {
-    let names: Vec<Namespace> = catalogue.collections.iter().map(|found| found.namespace.clone()).collect();
-    futures::stream::iter(names)
-        .map(|namespace| {
-            let source = source.clone();
-            async move { read::estimate(&source, &namespace).await }
-        })
-        .buffered(ESTIMATES)
-        .collect()
-        .await
 }
 
 /// Data that is there already is never overwritten unless the user said so.
@@ -213,13 +162,4 @@ async fn check_empty(target: &Endpoint, namespaces: &[Namespace]) -> Result<()> 
         Reason::TargetNotEmpty,
         format!("on the target exist already: {}", listed(taken.into_iter())),
     ))
-}
-
-fn listed(names: impl ExactSizeIterator<Item = String>) -> String {
-    let count = names.len();
-    let mut text = names.take(NAMED).collect::<Vec<_>>().join(", ");
-    if count > NAMED {
-        let _ = write!(text, " and {} more", count - NAMED);
-    }
-    text
 }
