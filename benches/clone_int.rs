@@ -14,13 +14,13 @@ pub async fn run(rounds: usize) -> Row {
 
 /// With so many documents.
 pub async fn measure(rounds: usize, documents: i32) -> Row {
-    let rig = Rig::standard().await;
+    let mut rig = Rig::standard().await;
     fill(&rig.source_client, "documents", documents, document).await;
     let (mut bare, mut fenced, mut engine, mut series) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let mut target = [const { Vec::new() }; 3];
     for _ in 0..rounds {
         series.clear();
-        clone::clean(&rig).await;
+        rig.renew_target().await;
         let before = rig.target_cpu().await;
         let counts = Sampler::count(&rig.target_client, "documents");
         let round: Round = bare::run(&rig, "copy", &["documents", "int"]).await;
@@ -29,12 +29,12 @@ pub async fn measure(rounds: usize, documents: i32) -> Row {
         bare.push(round);
         target[0].push(rig.target_cpu().await - before);
 
-        clone::clean(&rig).await;
+        rig.renew_target().await;
         let before = rig.target_cpu().await;
         fenced.push(bare::run(&rig, "copy-in-transactions", &["documents", "int"]).await);
         target[1].push(rig.target_cpu().await - before);
 
-        clone::clean(&rig).await;
+        rig.renew_target().await;
         let before = rig.target_cpu().await;
         let mut counts = None;
         let round = clone::engine(&rig, documents, bytes, async |engine| {

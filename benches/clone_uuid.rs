@@ -16,7 +16,7 @@ fn document(number: i32) -> RawDocumentBuf {
 }
 
 pub async fn run(rounds: usize) -> Row {
-    let rig = Rig::standard().await;
+    let mut rig = Rig::standard().await;
     let documents = scaled(DOCUMENTS);
     fill(&rig.source_client, "documents", documents, document).await;
     let indexes = [
@@ -30,12 +30,12 @@ pub async fn run(rounds: usize) -> Row {
 
     let (mut bare, mut built, mut engine) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
-        clone::clean(&rig).await;
+        rig.renew_target().await;
         let round = bare::run(&rig, "copy-then-index", &["documents", "uuid"]).await;
         bare.push(round);
-        clone::clean(&rig).await;
+        rig.renew_target().await;
         engine.push(clone::indexed(&rig, documents, round.bytes.unwrap(), wanted).await);
-        clone::clean(&rig).await;
+        rig.renew_target().await;
         built.push(bare::run(&rig, "copy-into-indexes", &["documents", "uuid"]).await);
     }
     let rate = |rounds| median_of(rounds, crate::row::Round::rate).unwrap();
