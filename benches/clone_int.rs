@@ -36,15 +36,18 @@ pub async fn measure(rounds: usize, documents: i32) -> Row {
 
         rig.renew_target().await;
         let before = rig.target_cpu().await;
-        let mut counts = None;
+        let mut samplers = None;
         let round = clone::engine(&rig, documents, bytes, async |engine| {
             let memory = Sampler::memory(&engine.pid(), std::time::Duration::from_millis(100));
             let count = Sampler::count(&rig.target_client, "documents");
             engine.until_cloned().await;
-            counts = Some((count.end().await, memory.end().await));
+            count.stop();
+            memory.stop();
+            samplers = Some((count, memory));
         })
         .await;
-        let (counts, memory) = counts.unwrap();
+        let (count, memory) = samplers.unwrap();
+        let (counts, memory) = (count.end().await, memory.end().await);
         series.push(Series::new(Picture::CloneThroughput, "clustersync", rates(&counts)));
         series.push(Series::new(Picture::CloneMemory, "clustersync", memory));
         engine.push(round);

@@ -57,9 +57,14 @@ impl Sampler {
         })
     }
 
+    /// The next sample is the last: without waiting for it, so that whoever takes the time need not.
+    pub fn stop(&self) {
+        self.end.store(true, Ordering::Relaxed);
+    }
+
     /// Seconds since it began, and what was seen.
     pub async fn end(self) -> Vec<[f64; 2]> {
-        self.end.store(true, Ordering::Relaxed);
+        self.stop();
         self.task.await.unwrap()
     }
 }
