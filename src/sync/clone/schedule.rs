@@ -22,7 +22,7 @@ const AUTO_COLLECTIONS: usize = 32;
 /// Small collections that are announced together: after a crash, the stream may wait for so many more.
 const ANNOUNCED: usize = 64;
 
-/// Partitions in flight over all large collections when the user does not say.
+/// Partitions in flight over all large collections when the user does not say, at most: no more than the target works on.
 const AUTO_READERS: usize = 4;
 
 /// What may be in flight at a time. Cheap to clone; clones share it.
@@ -38,9 +38,10 @@ impl Places {
     /// As the user asked, or as is good; `writers` is what the target works on at a time.
     pub fn new(asked: &InitialSync, writers: Semaphore) -> Self {
         let or = |asked: usize, automatic: usize| if asked == 0 { automatic } else { asked };
-        let readers_of_one = or(asked.readers_per_collection, AUTO_READERS);
+        let automatic = AUTO_READERS.min(writers.available_permits());
+        let readers_of_one = or(asked.readers_per_collection, automatic);
         let readers = match asked.parallel_collections {
-            0 => readers_of_one.max(AUTO_READERS),
+            0 => readers_of_one.max(automatic),
             collections => collections * readers_of_one,
         };
         Self {
@@ -209,4 +210,24 @@ impl Ends {
 
 fn flat<T>(ended: std::result::Result<Result<T>, JoinError>) -> Result<T> {
     ended.unwrap_or_else(|panic| Err(Error::new(Reason::Internal, format!("a copy ended: {panic}"))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn readers(asked: InitialSync, writers: usize) -> (usize, usize) {
+        let places = Places::new(&asked, Semaphore::new(writers));
+        (places.readers_of_one, places.readers.available_permits())
+    }
+
+    #[test]
+    fn as_many_partitions_are_read_as_the_target_can_take_unless_the_user_says_more() {
+        assert_eq!(readers(InitialSync::default(), 3), (3, 3));
+        assert_eq!(readers(InitialSync::default(), Semaphore::MAX_PERMITS), (AUTO_READERS, AUTO_READERS));
+        let asked = InitialSync { readers_per_collection: 8, ..InitialSync::default() };
+        assert_eq!(readers(asked, 3), (8, 8));
+        let asked = InitialSync { parallel_collections: 2, ..InitialSync::default() };
+        assert_eq!(readers(asked, 3), (3, 6));
+    }
 }
