@@ -48,6 +48,8 @@ impl Rig {
     /// Another target, which never held anything: a server keeps the files of what was dropped for five minutes, and is
     /// the slower the more it keeps.
     pub async fn renew_target(&mut self) {
+        // What it has not written yet, the kernel would write during the next round.
+        flush(&self.target_client).await;
         let fresh = ReplicaSet::start(options("target", CACHE_GB, OPLOG_MB)).await;
         let mut former = std::mem::replace(&mut self.target, fresh);
         former.members.iter_mut().for_each(Member::kill9);

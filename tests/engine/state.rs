@@ -215,6 +215,33 @@ async fn an_overtaken_owner_cannot_write() {
 }
 
 #[tokio::test]
+async fn an_owner_that_looks_at_a_slow_source_stays_the_owner() {
+    use clustersync::sync::endpoint::Endpoint;
+    use clustersync::sync::endpoint::client::Side;
+    use clustersync::sync::state::{Store, owner};
+
+    let source = ReplicaSet::start(Options::new("slowlook")).await;
+    let world = World::on(&source, &shared().await.1, "slow_look").await;
+    world.fill("c", 100, 10).await;
+    // Sizes are asked for before anything is recorded.
+    let slow = doc! {
+        "configureFailPoint": "failCommand",
+        "mode": {"times": 1},
+        "data": {"failCommands": ["dataSize"], "blockConnection": true, "blockTimeMS": 14_000},
+    };
+    source.members[0].direct().await.database("admin").run_command(slow).await.unwrap();
+    let sync = world.start();
+    tokio::time::sleep(owner::OWNER_TTL + Duration::from_secs(2)).await;
+    let target = Endpoint::connect(Side::Target, &world.config().target).await.unwrap();
+    let taken = owner::acquire(Store::new(target, "clustersync", "slow_look"), &holder()).await;
+    assert_eq!(taken.unwrap_err().reason(), Reason::OwnedElsewhere);
+    let report = sync.phase(Phase::Streaming).await;
+    assert_eq!(report.epoch, 1);
+    world.assert_identical(true).await;
+    sync.stop().await;
+}
+
+#[tokio::test]
 async fn a_source_restored_from_an_older_backup_is_found() {
     let (_, target) = shared().await;
     let mut source = ReplicaSet::start(Options::new("rewound")).await;

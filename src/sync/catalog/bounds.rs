@@ -3,19 +3,19 @@
 use std::sync::{Mutex, PoisonError};
 
 use mongodb::bson::{RawDocumentBuf, Uuid, doc};
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::sync::endpoint::{Endpoint, raw};
-use crate::sync::error::{Error, Reason, Result};
+use crate::sync::error::Result;
 use crate::sync::namespace::Namespace;
 
 /// A collection below this is not divided.
 const SMALL_BYTES: i64 = 16 << 20;
 
-/// What a slice should hold: many times what its beginning and its end cost.
+/// What a whole slice should hold: many times what its beginning and its end cost.
 const SLICE_BYTES: i64 = 16 << 20;
 
-/// Documents that a slice has at least.
+/// Documents that a whole slice has at least.
 const SLICE_DOCUMENTS: i64 = 100;
 
 /// Quarters of a slice: what slices are measured in.
@@ -69,18 +69,21 @@ pub async fn find(source: &Endpoint, namespace: &Namespace, size: Size) -> Resul
         "allowDiskUse": true,
     };
     let sample = source.collect(&namespace.db, sample).await?;
-    let step = sample.len() / quarters;
-    if step == 0 {
-        return Ok(Vec::new());
-    }
-    let ends = slices.iter().scan(0, |end, quarters| {
-        *end += quarters;
-        Some(*end * step)
-    });
     let mut bounds: Vec<RawDocumentBuf> =
-        ends.take(slices.len() - 1).filter_map(|end| raw::id_document(sample.get(end)?)).collect();
+        ends(&slices, sample.len()).filter_map(|end| raw::id_document(sample.get(end)?)).collect();
     bounds.dedup_by(|a, b| a.as_bytes() == b.as_bytes());
     Ok(bounds)
+}
+
+/// Which of so many samples end the slices, but for the last.
+fn ends(slices: &[usize], samples: usize) -> impl Iterator<Item = usize> {
+    let quarters: usize = slices.iter().sum();
+    let ends = slices.iter().scan(0, |end, quarters| {
+        *end += quarters;
+        Some(*end)
+    });
+    // Samples are too few for a bound of their own each where the server has few documents to pick from.
+    ends.take(slices.len() - 1).map(move |end| end * samples / quarters).skip_while(|end| *end == 0)
 }
 
 fn how_many(size: Size) -> usize {
@@ -102,34 +105,25 @@ fn slices(whole: usize) -> Vec<usize> {
     slices
 }
 
-/// Bounds of one collection that are looked for before its turn.
+/// Bounds of one collection that are looked for before its turn; nobody looks any more when it is dropped.
 #[derive(Debug, Default)]
 pub struct Early(Mutex<Option<(Uuid, Looking)>>);
 
-type Looking = JoinHandle<Result<Vec<RawDocumentBuf>>>;
+type Looking = AbortOnDropHandle<Result<Vec<RawDocumentBuf>>>;
 
 impl Early {
     /// Begin to look.
     pub fn look(source: &Endpoint, collection: Uuid, namespace: Namespace, size: Size) -> Self {
         let source = source.clone();
         let found = tokio::spawn(async move { find(&source, &namespace, size).await });
-        Self(Mutex::new(Some((collection, found))))
+        Self(Mutex::new(Some((collection, AbortOnDropHandle::new(found)))))
     }
 
-    /// What was found, once; none if nobody looked for those of this collection.
-    pub async fn take(&self, collection: Uuid) -> Option<Result<Vec<RawDocumentBuf>>> {
-        let found =
+    /// What was found, once; none if nobody looked for those of this collection, or could not: who has its turn looks again.
+    pub async fn take(&self, collection: Uuid) -> Option<Vec<RawDocumentBuf>> {
+        let looking =
             self.0.lock().unwrap_or_else(PoisonError::into_inner).take_if(|(of, _)| *of == collection);
-        let ended = |panic| Err(Error::new(Reason::Internal, format!("a sample ended: {panic}")));
-        Some(found?.1.await.unwrap_or_else(ended))
-    }
-}
-
-impl Drop for Early {
-    fn drop(&mut self) {
-        if let Some((_, looking)) = self.0.get_mut().unwrap_or_else(PoisonError::into_inner).take() {
-            looking.abort();
-        }
+        looking?.1.await.ok()?.ok()
     }
 }
 
@@ -159,11 +153,21 @@ mod tests {
     }
 
     #[test]
-    fn there_is_a_sample_for_each_quarter_however_large_the_documents_are() {
-        for documents in 1_000..50_000 {
-            let quarters = QUARTERS * asked(i64::MAX, documents);
+    fn no_slice_is_larger_than_its_share_by_more_than_a_sample_however_few_there_are() {
+        for documents in (1_000..60_000).step_by(77) {
+            let slices = slices(asked(i64::MAX, documents));
+            let quarters: usize = slices.iter().sum();
             let samples = usize::try_from(documents / SAMPLED_SHARE).unwrap();
             assert!(samples >= quarters, "{documents} documents, {quarters} quarters");
+            let mut from = 0;
+            for (share, end) in slices.iter().zip(ends(&slices, samples).chain([samples])) {
+                assert!(from < end, "{documents} documents: an empty slice");
+                assert!(
+                    (end - from) * quarters <= share * samples + quarters,
+                    "{documents} documents: {share}"
+                );
+                from = end;
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ pub mod writers;
 use std::sync::Arc;
 
 use mongodb::bson::{Timestamp, doc};
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 use tokio_util::sync::CancellationToken;
 
 use schedule::Places;
@@ -32,12 +32,17 @@ pub async fn run(
     mut slot: Option<CloneSlot>,
     cloned: &watch::Sender<bool>,
 ) -> Result<()> {
-    let (writers, created) = tokio::join!(writers::places(&ctx.target), views::create_missing(ctx));
-    created?;
-    let places = Places::new(&ctx.config.initial_sync, writers);
+    views::create_missing(ctx).await?;
+    let places = OnceCell::new();
     loop {
-        if !schedule::copy_all(ctx, open(ctx), &places, cancel).await? {
-            return Ok(());
+        let collections = open(ctx);
+        if !collections.is_empty() {
+            let places = places.get_or_init(|| async {
+                Places::new(&ctx.config.initial_sync, writers::at_a_time(&ctx.target).await)
+            });
+            if !schedule::copy_all(ctx, collections, places.await, cancel).await? {
+                return Ok(());
+            }
         }
         if !*cloned.borrow() && open(ctx).is_empty() {
             finish(ctx).await?;

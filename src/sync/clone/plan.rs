@@ -12,7 +12,7 @@ use crate::sync::state::slot::{PARTITION, PartitionRecord};
 /// Divide a collection.
 pub async fn plan(ctx: &Context, record: &CollectionRecord) -> Result<Vec<PartitionRecord>> {
     let bounds = if let Some(found) = ctx.early.take(record.uuid).await {
-        found?
+        found
     } else {
         let size = bounds::Size { documents: record.documents, bytes: record.bytes };
         bounds::find(&ctx.source, &record.source_namespace(), size).await?

@@ -35,20 +35,22 @@ pub struct Places {
 }
 
 impl Places {
-    /// As the user asked, or as is good; `writers` is what the target works on at a time.
-    pub fn new(asked: &InitialSync, writers: Semaphore) -> Self {
+    /// As the user asked, or as is good where the target works on so many batches at a time.
+    pub fn new(asked: &InitialSync, at_a_time: usize) -> Self {
         let or = |asked: usize, automatic: usize| if asked == 0 { automatic } else { asked };
-        let automatic = AUTO_READERS.min(writers.available_permits());
+        let automatic = AUTO_READERS.min(at_a_time);
         let readers_of_one = or(asked.readers_per_collection, automatic);
         let readers = match asked.parallel_collections {
             0 => readers_of_one.max(automatic),
             collections => collections * readers_of_one,
         };
+        // Who asks for more readers wants what they read to be written.
+        let writers = if readers > automatic { at_a_time.max(readers) } else { at_a_time };
         Self {
             collections: Arc::new(Semaphore::new(or(asked.parallel_collections, AUTO_COLLECTIONS))),
             readers: Arc::new(Semaphore::new(readers)),
             readers_of_one,
-            writers: Arc::new(writers),
+            writers: Arc::new(Semaphore::new(writers)),
         }
     }
 
@@ -216,18 +218,21 @@ fn flat<T>(ended: std::result::Result<Result<T>, JoinError>) -> Result<T> {
 mod tests {
     use super::*;
 
-    fn readers(asked: InitialSync, writers: usize) -> (usize, usize) {
-        let places = Places::new(&asked, Semaphore::new(writers));
-        (places.readers_of_one, places.readers.available_permits())
+    /// Partitions of one collection, of all, and batches that are written at a time.
+    fn at_a_time(asked: &InitialSync, on_target: usize) -> [usize; 3] {
+        let places = Places::new(asked, on_target);
+        [places.readers_of_one, places.readers.available_permits(), places.writers.available_permits()]
     }
 
     #[test]
-    fn as_many_partitions_are_read_as_the_target_can_take_unless_the_user_says_more() {
-        assert_eq!(readers(InitialSync::default(), 3), (3, 3));
-        assert_eq!(readers(InitialSync::default(), Semaphore::MAX_PERMITS), (AUTO_READERS, AUTO_READERS));
+    fn as_many_partitions_are_copied_as_the_target_can_take_unless_the_user_says_more() {
+        assert_eq!(at_a_time(&InitialSync::default(), 3), [3, 3, 3]);
+        assert_eq!(at_a_time(&InitialSync::default(), 17), [AUTO_READERS, AUTO_READERS, 17]);
         let asked = InitialSync { readers_per_collection: 8, ..InitialSync::default() };
-        assert_eq!(readers(asked, 3), (8, 8));
+        assert_eq!(at_a_time(&asked, 3), [8, 8, 8]);
         let asked = InitialSync { parallel_collections: 2, ..InitialSync::default() };
-        assert_eq!(readers(asked, 3), (3, 6));
+        assert_eq!(at_a_time(&asked, 3), [3, 6, 6]);
+        let asked = InitialSync { readers_per_collection: 1, ..InitialSync::default() };
+        assert_eq!(at_a_time(&asked, 3), [1, 3, 3]);
     }
 }

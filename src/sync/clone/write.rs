@@ -137,7 +137,8 @@ async fn write_chunk(
     let inc = doc! {"documents": count, "bytes": size};
     let namespace = collection.target();
     let uuid = collection.record().target_uuid;
-    // The wait for a majority is none of the server's work, and must not keep the others from it.
+    // A partition's last batch waits for a majority, and must not keep the others from the server meanwhile: it goes beside
+    // them.
     let turn = if durability == Durability::Primary { writers.acquire().await.ok() } else { None };
     let began = Instant::now();
     let _writing = ctx.budgets.write.reserve(bytes as u64 * COPIES).await;

@@ -20,17 +20,24 @@ const ROUND_TRIPS: u32 = 3;
 /// Pings, of which the shortest counts: the others met something else on their way.
 const PINGS: usize = 3;
 
-/// A place for each batch that the target may work on.
-pub async fn places(target: &Endpoint) -> Semaphore {
-    let at_a_time = match target.command_anywhere("admin", doc! {"hostInfo": 1}).await {
-        Ok(host) => cores(&host),
+/// Whoever answers later than this is not asked again.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How many batches the target may work on; without a limit where it does not say what it has.
+pub async fn at_a_time(target: &Endpoint) -> usize {
+    let asked = tokio::time::timeout(PATIENCE, ask(target)).await;
+    asked.ok().flatten().unwrap_or(Semaphore::MAX_PERMITS)
+}
+
+async fn ask(target: &Endpoint) -> Option<usize> {
+    let cores = match target.command_anywhere("admin", doc! {"hostInfo": 1}).await {
+        Ok(host) => cores(&host)?,
         // Its user may not ask.
         Err(error) => {
             tracing::debug!(%error, "the target does not say how many cores it has");
-            None
+            return None;
         }
     };
-    let Some(cores) = at_a_time else { return Semaphore::new(Semaphore::MAX_PERMITS) };
     let mut round_trip = Duration::MAX;
     for _ in 0..PINGS {
         let began = Instant::now();
@@ -38,18 +45,19 @@ pub async fn places(target: &Endpoint) -> Semaphore {
             round_trip = round_trip.min(began.elapsed());
         }
     }
-    let places = at_a_time_on(cores, round_trip);
-    tracing::debug!(cores, ?round_trip, places, "batches that the target works on at a time");
-    Semaphore::new(places)
+    let batches = at_a_time_on(cores, round_trip);
+    tracing::debug!(cores, ?round_trip, batches, "batches that the target works on at a time");
+    Some(batches)
 }
 
 fn cores(host: &Document) -> Option<usize> {
     let system = host.get_document("system").ok()?;
     // From 7.0 on, what the process may use of them.
     let asked = ["numCoresAvailableToProcess", "numCores"];
-    let number = |name: &&str| system.get_i32(name).map(i64::from).or_else(|_| system.get_i64(name)).ok();
-    let cores = asked.iter().find_map(number)?;
-    usize::try_from(cores).ok().filter(|cores| *cores > 0)
+    asked.iter().find_map(|name| {
+        let number = system.get_i32(name).map(i64::from).or_else(|_| system.get_i64(name)).ok()?;
+        usize::try_from(number).ok().filter(|cores| *cores > 0)
+    })
 }
 
 /// One for each core and one that has just arrived, and what is on the wire meanwhile.
@@ -80,6 +88,8 @@ mod tests {
     fn cores_are_read_whatever_the_version_calls_them() {
         assert_eq!(cores(&doc! {"system": {"numCores": 2}}), Some(2));
         assert_eq!(cores(&doc! {"system": {"numCores": 8_i64, "numCoresAvailableToProcess": 4}}), Some(4));
+        let unknown = doc! {"system": {"numCores": 8, "numCoresAvailableToProcess": -1}};
+        assert_eq!(cores(&unknown), Some(8));
         assert_eq!(cores(&doc! {"system": {"numCores": 0}}), None);
         assert_eq!(cores(&doc! {}), None);
     }

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures::future;
 use mongodb::bson::doc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -82,6 +83,12 @@ struct Ends {
     stage: Option<Stage>,
 }
 
+/// What a new sync begins with: the right to clone, and what its source is.
+struct Ahead {
+    slot: CloneSlot,
+    survey: Result<Survey>,
+}
+
 struct Attempt<'a> {
     config: &'a Arc<SyncConfig>,
     publisher: &'a Publisher,
@@ -136,20 +143,31 @@ impl Attempt<'_> {
         known: Known,
         desired: &mut watch::Receiver<Desired>,
     ) -> Result<Outcome> {
+        let ahead = future::maybe_done(self.look_ahead(&known, desired.borrow().state));
         let own = async {
             let store = self.store(target);
             store.prepare().await?;
             owner::acquire(store, &self.config.holder).await
         };
-        let (store, survey) = tokio::try_join!(own, async { Ok(self.survey(&known, desired).await) })?;
+        tokio::pin!(ahead, own);
+        let store = tokio::select! {
+            store = &mut own => store,
+            () = ahead.as_mut() => own.await,
+        }?;
         self.publisher.update(|report| report.epoch = store.epoch());
         tracing::info!(epoch = store.epoch(), "owner of the sync");
         let working = async {
-            match known {
+            match &known {
                 Known::Past => self.finish(&store, desired).await,
                 Known::Ahead(ends) => {
-                    let outcome = self.work(&ends, &store, survey, desired).await;
-                    ends.source.close().await;
+                    tokio::select! {
+                        () = ahead.as_mut() => {}
+                        () = changed(desired) => {}
+                        () = self.stop.cancelled() => {}
+                    }
+                    let ahead = ahead.as_mut().take_output().flatten();
+                    let outcome = self.work(ends, &store, ahead, desired).await;
+                    ends.source.clone().close().await;
                     outcome
                 }
             }
@@ -209,26 +227,28 @@ impl Attempt<'_> {
         Ok(Outcome::Stopped)
     }
 
-    /// What the source is, if a plan is to be made: looked at while the durable state is created. A failure is left to
-    /// the plan, which looks again.
-    async fn survey(&self, known: &Known, desired: &watch::Receiver<Desired>) -> Option<Survey> {
+    /// What a new sync begins with, while its durable state is created: none where others wait for the right to clone.
+    async fn look_ahead(&self, known: &Known, wanted: DesiredState) -> Option<Ahead> {
         let Known::Ahead(ends) = known else { return None };
-        let wanted = desired.borrow().state;
         if course(ends.stage, wanted, false) != Course::Plan {
             return None;
         }
-        survey::survey(self.config, &ends.source, &ends.found).await.ok()
+        let slot = self.share.try_clone_slot()?;
+        let survey = survey::survey(self.config, &ends.source, &ends.found).await;
+        Some(Ahead { slot, survey })
     }
 
     async fn work(
         &self,
         ends: &Ends,
         store: &Store,
-        mut survey: Option<Survey>,
+        mut ahead: Option<Ahead>,
         desired: &mut watch::Receiver<Desired>,
     ) -> Result<Outcome> {
         while !self.stop.is_cancelled() {
             let wanted = self.see(desired);
+            // For what comes first: a plan fixes the place from which the stream is read, and no wait may let the oplog pass it.
+            let (held, survey) = ahead.take().map(|ahead| (ahead.slot, ahead.survey)).unzip();
             let before = store.load().await?;
             let stage = before.as_ref().map(|record| record.stage);
             let restart = before.as_ref().is_some_and(|record| restart_asked(record, self.config, &wanted));
@@ -242,14 +262,17 @@ impl Attempt<'_> {
                 continue;
             }
             let slot = if matches!(course, Course::Plan | Course::Run) && clones(stage, restart) {
-                match self.clone_slot(desired).await {
+                match held {
                     Some(slot) => Some(slot),
-                    None => continue,
+                    None => match self.clone_slot(desired).await {
+                        Some(slot) => Some(slot),
+                        None => continue,
+                    },
                 }
             } else {
                 None
             };
-            let (record, early) = self.resume_or_plan(ends, store, &wanted, before, survey.take()).await?;
+            let (record, early) = self.resume_or_plan(ends, store, &wanted, before, survey).await?;
             let ctx = self.context(&ends.source, store, &record, early).await?;
             self.publisher.update(|report| fill(report, &record));
             let outcome = tokio::select! {
@@ -286,7 +309,7 @@ impl Attempt<'_> {
         store: &Store,
         wanted: &Desired,
         before: Option<SyncRecord>,
-        survey: Option<Survey>,
+        survey: Option<Result<Survey>>,
     ) -> Result<(SyncRecord, Early)> {
         let mut warnings = ends.found.warnings.clone();
         let (record, early) = match before {
@@ -327,13 +350,13 @@ impl Attempt<'_> {
         ends: &Ends,
         store: &Store,
         wanted: &Desired,
-        survey: Option<Survey>,
+        survey: Option<Result<Survey>>,
         warnings: &mut Vec<String>,
     ) -> Result<(SyncRecord, Early)> {
         let Ends { source, found, .. } = ends;
         self.publisher.enter(Phase::Preflight, "checking both ends");
-        let survey = match survey.filter(Survey::is_fresh) {
-            Some(survey) => survey,
+        let survey = match survey {
+            Some(survey) => survey?,
             None => survey::survey(self.config, source, found).await?,
         };
         let (record, more) = plan::plan(self.config, source, store, found, wanted, &survey).await?;

@@ -1,10 +1,7 @@
 //! What the source is at the beginning of a new sync: a token, and the catalogue at that time. Nothing is written.
 
-use std::time::Duration;
-
 use futures::StreamExt;
 use mongodb::bson::{Timestamp, doc};
-use tokio::time::Instant;
 
 use super::{Found, foreign, listed};
 use crate::sync::catalog::bounds::{Early, Size};
@@ -18,10 +15,6 @@ use crate::sync::stream::reader;
 
 /// Sizes that are asked for at a time.
 const ESTIMATES: usize = 8;
-
-/// A plan fixes the place from which the stream is read: what is older is taken anew, so that no wait lets the oplog pass
-/// it.
-const FRESH: Duration = Duration::from_secs(5);
 
 /// The source as a plan needs it.
 #[derive(Debug)]
@@ -44,14 +37,6 @@ pub struct Survey {
     pub warnings: Vec<String>,
     /// Where the first large collection can be divided.
     pub early: Early,
-    since: Instant,
-}
-
-impl Survey {
-    /// Whether a plan may still begin with it.
-    pub fn is_fresh(&self) -> bool {
-        self.since.elapsed() < FRESH
-    }
 }
 
 /// Look at the source. Fails with `SyncLoop` if a sync writes to it from the target, with `Unsupported` if something
@@ -95,8 +80,7 @@ pub async fn survey(config: &SyncConfig, source: &Endpoint, found: &Found) -> Re
     };
     let sizes = sizes(source, &catalogue).await;
     let early = first_large(source, &catalogue, &sizes);
-    let since = Instant::now();
-    Ok(Survey { token, time, catalogue, sizes, listed_until, witness, reserved, warnings, early, since })
+    Ok(Survey { token, time, catalogue, sizes, listed_until, witness, reserved, warnings, early })
 }
 
 /// Documents and bytes of each collection.
