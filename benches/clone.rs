@@ -42,12 +42,6 @@ pub async fn indexed(rig: &Rig, amount: i32, bytes: f64, indexes: i64) -> Round 
     self::engine(rig, amount, bytes, done).await
 }
 
-/// Before each round of either program.
-pub async fn clean(rig: &Rig) {
-    rig.clear_target().await;
-    rig.settle().await;
-}
-
 /// CPU by GB against its bar, and the bare program's beside it.
 pub fn cpu_figures(bare: &[Round], engine: &[Round]) -> Vec<Figure> {
     let by_gb = |rounds| median_of(rounds, |one| one.cpu_seconds / one.bytes.unwrap_or(f64::NAN) * 1e9);

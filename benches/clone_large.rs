@@ -55,10 +55,12 @@ pub async fn run(rounds: usize) -> Row {
     fill(&rig.source_client, "documents", documents, document).await;
     let (mut bare, mut engine) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
-        clone::clean(&rig).await;
+        rig.clear_target().await;
+        rig.settle().await;
         let round: Round = bare::run(&rig, "natural", &["documents"]).await;
         bare.push(round);
-        clone::clean(&rig).await;
+        rig.clear_target().await;
+        rig.settle().await;
         let done = async |engine: &crate::engine::Engine| {
             engine.until_cloned().await;
         };

@@ -21,6 +21,8 @@ pub struct Rig {
     pub target_client: Client,
     /// For the logs of programs.
     pub folder: Folder,
+    cache_gb: f32,
+    oplog_mb: u32,
     /// Former targets, dead. Their files stay until the end: ext4 avoids what was deleted in the last minutes, by a search
     /// that whoever creates files next pays for.
     retired: Vec<ReplicaSet>,
@@ -37,6 +39,8 @@ impl Rig {
             source_client,
             target_client,
             folder: Folder::new("bench"),
+            cache_gb,
+            oplog_mb,
             retired: Vec::new(),
         }
     }
@@ -50,7 +54,7 @@ impl Rig {
     pub async fn renew_target(&mut self) {
         // What it has not written yet, the kernel would write during the next round.
         flush(&self.target_client).await;
-        let fresh = ReplicaSet::start(options("target", CACHE_GB, OPLOG_MB)).await;
+        let fresh = ReplicaSet::start(options("target", self.cache_gb, self.oplog_mb)).await;
         let mut former = std::mem::replace(&mut self.target, fresh);
         former.members.iter_mut().for_each(Member::kill9);
         self.retired.push(former);

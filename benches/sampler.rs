@@ -27,8 +27,12 @@ impl Sampler {
             let (began, mut points) = (Instant::now(), Vec::new());
             let mut interval = tokio::time::interval(every);
             interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            while !ended.load(Ordering::Relaxed) {
+            loop {
                 interval.tick().await;
+                // What is sampled may be gone since.
+                if ended.load(Ordering::Relaxed) {
+                    break;
+                }
                 if let Some(value) = take().await {
                     points.push([began.elapsed().as_secs_f64(), value]);
                 }
@@ -57,7 +61,7 @@ impl Sampler {
         })
     }
 
-    /// The next sample is the last: without waiting for it, so that whoever takes the time need not.
+    /// No sample begins any more. Nothing is waited for, so that whoever takes the time need not.
     pub fn stop(&self) {
         self.end.store(true, Ordering::Relaxed);
     }

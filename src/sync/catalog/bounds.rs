@@ -5,6 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use mongodb::bson::{RawDocumentBuf, Uuid, doc};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::read::Size;
 use crate::sync::endpoint::{Endpoint, raw};
 use crate::sync::error::Result;
 use crate::sync::namespace::Namespace;
@@ -34,20 +35,9 @@ const OVERSAMPLE: i64 = 10;
 /// sort it: a twentieth (docs of `$sample`). Below that, since the number of documents is an estimate.
 const SAMPLED_SHARE: i64 = 22;
 
-/// How large a collection is.
-#[derive(Clone, Copy, Debug)]
-pub struct Size {
-    /// Documents.
-    pub documents: i64,
-    /// BSON bytes.
-    pub bytes: i64,
-}
-
-impl Size {
-    /// Whether it is worth to divide it.
-    pub fn is_divided(self) -> bool {
-        how_many(self) > 1
-    }
+/// Whether it is worth to divide a collection of this size.
+pub fn is_divided(size: Size) -> bool {
+    how_many(size) > 1
 }
 
 /// The bounds between the slices of a collection, as `{_id: …}`, in order; none: it stays whole.

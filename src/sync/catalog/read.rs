@@ -239,8 +239,17 @@ pub fn without(document: &[u8], names: &[&str]) -> RawDocumentBuf {
     writer.finish()
 }
 
-/// Expected documents and BSON bytes of a collection, for progress and for how it is divided.
-pub async fn estimate(source: &Endpoint, namespace: &Namespace) -> (i64, i64) {
+/// How large a collection is, about.
+#[derive(Clone, Copy, Debug)]
+pub struct Size {
+    /// Documents.
+    pub documents: i64,
+    /// BSON bytes.
+    pub bytes: i64,
+}
+
+/// The expected size of a collection, for progress and for how it is divided.
+pub async fn estimate(source: &Endpoint, namespace: &Namespace) -> Size {
     // The server's running numbers, a tenth of the work of `$collStats`.
     let size = doc! {"dataSize": namespace.to_string(), "estimate": true};
     let found = match source.command_anywhere(&namespace.db, size).await {
@@ -250,7 +259,7 @@ pub async fn estimate(source: &Endpoint, namespace: &Namespace) -> (i64, i64) {
             collection_stats(source, namespace).await
         }
     };
-    (found.0.unwrap_or(0), found.1.unwrap_or(0))
+    Size { documents: found.0.unwrap_or(0), bytes: found.1.unwrap_or(0) }
 }
 
 async fn collection_stats(source: &Endpoint, namespace: &Namespace) -> (Option<i64>, Option<i64>) {

@@ -69,7 +69,8 @@ pub async fn begin(ctx: &Context, collection: &Arc<Collection>) -> Result<Option
             let now = source_time(ctx).await?;
             let Some(found) = read::by_uuid(&ctx.source, record.uuid, now).await? else { return Ok(None) };
             record.options = binary(found.options.as_bytes());
-            (record.documents, record.bytes) = read::estimate(&ctx.source, &found.namespace).await;
+            let size = read::estimate(&ctx.source, &found.namespace).await;
+            (record.documents, record.bytes) = (size.documents, size.bytes);
             Some(found)
         } else {
             None

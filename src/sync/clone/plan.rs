@@ -3,6 +3,7 @@
 use mongodb::bson::RawDocumentBuf;
 
 use crate::sync::catalog::bounds;
+use crate::sync::catalog::read::Size;
 use crate::sync::context::Context;
 use crate::sync::error::Result;
 use crate::sync::state::CollectionRecord;
@@ -14,7 +15,7 @@ pub async fn plan(ctx: &Context, record: &CollectionRecord) -> Result<Vec<Partit
     let bounds = if let Some(found) = ctx.early.take(record.uuid).await {
         found
     } else {
-        let size = bounds::Size { documents: record.documents, bytes: record.bytes };
+        let size = Size { documents: record.documents, bytes: record.bytes };
         bounds::find(&ctx.source, &record.source_namespace(), size).await?
     };
     if bounds.is_empty() {

@@ -262,12 +262,9 @@ impl Attempt<'_> {
                 continue;
             }
             let slot = if matches!(course, Course::Plan | Course::Run) && clones(stage, restart) {
-                match held {
+                match self.clone_slot(held, desired).await {
                     Some(slot) => Some(slot),
-                    None => match self.clone_slot(desired).await {
-                        Some(slot) => Some(slot),
-                        None => continue,
-                    },
+                    None => continue,
                 }
             } else {
                 None
@@ -288,9 +285,14 @@ impl Attempt<'_> {
         Ok(Outcome::Stopped)
     }
 
-    /// Wait for the right to clone; none when told to stop, or when the user wants something else meanwhile.
-    async fn clone_slot(&self, desired: &mut watch::Receiver<Desired>) -> Option<CloneSlot> {
-        if let Some(slot) = self.share.try_clone_slot() {
+    /// Wait for the right to clone unless it is held; none when told to stop, or when the user wants something else
+    /// meanwhile.
+    async fn clone_slot(
+        &self,
+        held: Option<CloneSlot>,
+        desired: &mut watch::Receiver<Desired>,
+    ) -> Option<CloneSlot> {
+        if let Some(slot) = held.or_else(|| self.share.try_clone_slot()) {
             return Some(slot);
         }
         let limit = self.share.limit();

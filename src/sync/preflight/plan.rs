@@ -112,10 +112,10 @@ async fn record_all(
         .collections
         .iter()
         .zip(&survey.sizes)
-        .map(|(found, (documents, bytes))| {
+        .map(|(found, size)| {
             let options = found.options.as_bytes();
             let record = CollectionRecord::new(store.sync(), found.uuid, &found.namespace, options);
-            CollectionRecord { documents: *documents, bytes: *bytes, ..record }
+            CollectionRecord { documents: size.documents, bytes: size.bytes, ..record }
         })
         .collect();
     // What waits at the same time is written at the same time.

@@ -4,7 +4,7 @@ use futures::StreamExt;
 use mongodb::bson::{Timestamp, doc};
 
 use super::{Found, foreign, listed};
-use crate::sync::catalog::bounds::{Early, Size};
+use crate::sync::catalog::bounds::{self, Early};
 use crate::sync::catalog::{options, read};
 use crate::sync::config::SyncConfig;
 use crate::sync::endpoint::identity::last_writes;
@@ -25,8 +25,8 @@ pub struct Survey {
     pub time: Timestamp,
     /// What is in scope, at that time.
     pub catalogue: read::SourceCatalog,
-    /// Documents and bytes of each collection.
-    pub sizes: Vec<(i64, i64)>,
+    /// How large each collection is.
+    pub sizes: Vec<read::Size>,
     /// Where the catalogue was read piecemeal: its newest part is of this time.
     pub listed_until: Option<Timestamp>,
     /// Names the source's history at the token's time.
@@ -83,8 +83,8 @@ pub async fn survey(config: &SyncConfig, source: &Endpoint, found: &Found) -> Re
     Ok(Survey { token, time, catalogue, sizes, listed_until, witness, reserved, warnings, early })
 }
 
-/// Documents and bytes of each collection.
-async fn sizes(source: &Endpoint, catalogue: &read::SourceCatalog) -> Vec<(i64, i64)> {
+/// How large each collection is.
+async fn sizes(source: &Endpoint, catalogue: &read::SourceCatalog) -> Vec<read::Size> {
     let names: Vec<Namespace> = catalogue.collections.iter().map(|found| found.namespace.clone()).collect();
     futures::stream::iter(names)
         .map(|namespace| {
@@ -97,13 +97,12 @@ async fn sizes(source: &Endpoint, catalogue: &read::SourceCatalog) -> Vec<(i64, 
 }
 
 /// The clone begins with the first by name: its bounds are looked for while the state is created.
-fn first_large(source: &Endpoint, catalogue: &read::SourceCatalog, sizes: &[(i64, i64)]) -> Early {
-    let sizes = sizes.iter().map(|(documents, bytes)| Size { documents: *documents, bytes: *bytes });
+fn first_large(source: &Endpoint, catalogue: &read::SourceCatalog, sizes: &[read::Size]) -> Early {
     let large = catalogue
         .collections
         .iter()
-        .zip(sizes)
-        .filter(|(one, size)| size.is_divided() && !options::is_capped(one.options.as_bytes()));
+        .zip(sizes.iter().copied())
+        .filter(|(one, size)| bounds::is_divided(*size) && !options::is_capped(one.options.as_bytes()));
     match large.min_by_key(|(one, _)| one.namespace.to_string()) {
         Some((first, size)) => Early::look(source, first.uuid, first.namespace.clone(), size),
         None => Early::default(),
