@@ -1,10 +1,11 @@
 //! DDL while streaming.
 
 use clustersync::sync::{Phase, Reason};
-use mongodb::bson::doc;
-use mongodb::options::IndexOptions;
+use mongodb::bson::{Document, doc};
+use mongodb::options::{CreateCollectionOptions, IndexOptions};
 
 use crate::clone::index;
+use crate::kill::Worker;
 use crate::world::World;
 
 #[tokio::test]
@@ -92,6 +93,80 @@ async fn ddl_during_the_clone_is_followed() {
     sync.phase(Phase::Streaming).await;
     world.caught_up(&sync).await;
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    world.assert_identical(true).await;
+    sync.stop().await;
+}
+
+/// Killed between a rename on the target and its record, it copies what was renamed anew, since it is capped, before or
+/// after it meets the rename again: what stands under the new name is not in the way.
+async fn killed_in_a_rename(db: &str, replaced_is_capped: bool, copied_first: bool) {
+    let world = World::shared(db).await;
+    let capped = CreateCollectionOptions::builder().capped(true).size(1 << 20).build();
+    world.src().create_collection("log").with_options(capped.clone()).await.unwrap();
+    if replaced_is_capped {
+        world.src().create_collection("replaced").with_options(capped).await.unwrap();
+    }
+    world.fill("log", 20, 10).await;
+    world.fill("replaced", 30, 10).await;
+    let mut worker = Worker::start(&world, 0);
+    worker.until("streaming", |worker| worker.field("phase") == "Streaming").await;
+    worker.kill();
+    let rename = async |client: &mongodb::Client| {
+        let (from, to) = (format!("{db}.log"), format!("{db}.replaced"));
+        let command = doc! {"renameCollection": from, "to": to, "dropTarget": true};
+        client.database("admin").run_command(command).await.unwrap();
+    };
+    rename(&world.target).await;
+    if !copied_first {
+        rename(&world.source).await;
+    }
+    let sync = world.start();
+    sync.phase(Phase::Streaming).await;
+    if copied_first {
+        rename(&world.source).await;
+    }
+    world.coll("replaced").insert_one(doc! {"_id": "after"}).await.unwrap();
+    world.caught_up(&sync).await;
+    world.assert_identical(true).await;
+    sync.stop().await;
+}
+
+#[tokio::test]
+async fn killed_in_a_rename_of_a_capped_collection_it_renames_the_copy() {
+    tokio::join!(
+        killed_in_a_rename("half_renamed", false, true),
+        killed_in_a_rename("half_renamed_onto_capped", true, true)
+    );
+}
+
+#[tokio::test]
+async fn killed_in_a_rename_of_a_capped_collection_it_copies_under_the_new_name() {
+    tokio::join!(
+        killed_in_a_rename("renamed_half", false, false),
+        killed_in_a_rename("renamed_half_onto_capped", true, false)
+    );
+}
+
+/// Killed when it had created a collection and not recorded its UUID, and the source has it no more: it goes.
+#[tokio::test]
+async fn what_was_begun_and_is_gone_from_the_source_does_not_stay() {
+    let world = World::shared("begun_and_gone").await;
+    let capped = CreateCollectionOptions::builder().capped(true).size(1 << 20).build();
+    world.src().create_collection("log").with_options(capped).await.unwrap();
+    world.fill("other", 20, 10).await;
+    let mut worker = Worker::start(&world, 0);
+    worker.until("streaming", |worker| worker.field("phase") == "Streaming").await;
+    worker.kill();
+    let records = world.target.database("clustersync").collection::<Document>("collections");
+    let begun = doc! {"$set": {"state": "Creating", "late": true, "targetUuid": null}};
+    let found = records.find_one_and_update(doc! {"target": "begun_and_gone.log"}, begun).await.unwrap();
+    assert_eq!(found.unwrap().get_str("state").unwrap(), "Cloned");
+    world.coll("log").drop().await.unwrap();
+    let sync = world.start();
+    sync.phase(Phase::Streaming).await;
+    world.src().create_collection("log").await.unwrap();
+    world.coll("log").insert_one(doc! {"_id": "anew"}).await.unwrap();
+    world.caught_up(&sync).await;
     world.assert_identical(true).await;
     sync.stop().await;
 }

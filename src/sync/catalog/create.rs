@@ -166,6 +166,18 @@ pub async fn drop(target: &Endpoint, namespace: &Namespace, uuid: Uuid) -> Resul
     }
 }
 
+/// Drop the collection with that UUID under whatever name of `db` it stands: its rename may have been done, and not
+/// been recorded.
+pub async fn drop_anywhere(target: &Endpoint, db: &str, uuid: Uuid) -> Result<()> {
+    let list = doc! {"listCollections": 1, "filter": {"info.uuid": uuid_value(uuid)}};
+    for entry in target.collect_from_primary(db, list).await? {
+        if let Some(name) = raw::get(&entry, "name").and_then(|name| name.as_str()) {
+            drop(target, &Namespace::new(db, name), uuid).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Drop a view; gone already is fine.
 pub async fn drop_view(target: &Endpoint, namespace: &Namespace) -> Result<()> {
     match target.command(&namespace.db, doc! {"drop": &namespace.coll, "writeConcern": majority()}).await {
@@ -196,18 +208,22 @@ pub async fn rename(
     to: &Namespace,
     replaced: Option<Uuid>,
 ) -> Result<()> {
-    let command = doc! {
-        "renameCollection": from.to_string(),
-        "to": to.to_string(),
-        "collectionUUID": uuid_value(uuid),
-        "dropTarget": replaced.map_or(Bson::Boolean(false), uuid_value),
-        "writeConcern": majority(),
+    let command = |replaced: Option<Uuid>| {
+        doc! {
+            "renameCollection": from.to_string(),
+            "to": to.to_string(),
+            "collectionUUID": uuid_value(uuid),
+            "dropTarget": replaced.map_or(Bson::Boolean(false), uuid_value),
+            "writeConcern": majority(),
+        }
     };
-    let Err(error) = target.command("admin", command).await else { return Ok(()) };
-    if existing(target, to).await? == Existing::Collection(uuid) {
-        return Ok(());
-    }
-    Err(error.context(format!("renaming {from} to {to}")))
+    let Err(error) = target.command("admin", command(replaced)).await else { return Ok(()) };
+    let renamed = match existing(target, to).await? {
+        Existing::Collection(found) if found == uuid => return Ok(()),
+        Existing::Nothing if replaced.is_some() => target.command("admin", command(None)).await.map(|_| ()),
+        _ => Err(error),
+    };
+    renamed.map_err(|error| error.context(format!("renaming {from} to {to}")))
 }
 
 /// Build indexes from complete specifications; blocks until they are built on a majority.

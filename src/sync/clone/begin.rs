@@ -6,11 +6,13 @@ use futures::try_join;
 use mongodb::bson::doc;
 
 use super::{plan, restart, source_time};
-use crate::sync::catalog::{Collection, create, index, options, read};
+use crate::sync::catalog::create::{self, Existing};
+use crate::sync::catalog::{Collection, index, options, read};
 use crate::sync::config::OnExistingData;
 use crate::sync::context::Context;
 use crate::sync::endpoint::failure;
 use crate::sync::error::{Class, Error, Reason, Result};
+use crate::sync::namespace::Namespace;
 use crate::sync::state::record::binary;
 use crate::sync::state::slot::{PARTITION, PartitionRecord};
 use crate::sync::state::store::{COLLECTIONS, INDEXES, SLOTS};
@@ -67,7 +69,13 @@ pub async fn begin(ctx: &Context, collection: &Arc<Collection>) -> Result<Option
         let _hold = if record.late { Some(ctx.builder.hold(record.uuid).await?) } else { None };
         let found = if record.late {
             let now = source_time(ctx).await?;
-            let Some(found) = read::by_uuid(&ctx.source, record.uuid, now).await? else { return Ok(None) };
+            let Some(found) = read::by_uuid(&ctx.source, record.uuid, now).await? else {
+                // Its drop will find no UUID to drop: what an earlier run created goes here.
+                if was == CollectionState::Creating {
+                    clear_begun(ctx, &record.target_namespace()).await?;
+                }
+                return Ok(None);
+            };
             record.options = binary(found.options.as_bytes());
             let size = read::estimate(&ctx.source, &found.namespace).await;
             (record.documents, record.bytes) = (size.documents, size.bytes);
@@ -156,23 +164,38 @@ async fn partitions(ctx: &Context, collection: &Collection) -> Result<Vec<Partit
 /// Make room: what is empty where something may have been begun is ours, anything else is the user's.
 async fn clear_target(ctx: &Context, record: &CollectionRecord, was: CollectionState) -> Result<()> {
     let namespace = record.target_namespace();
-    // What follows is fenced by nothing else.
-    let (found, ()) = try_join!(ctx.lookups.existing(&namespace), ctx.lookups.prove())?;
+    let found = if was == CollectionState::Creating {
+        clear_begun(ctx, &namespace).await?
+    } else {
+        standing(ctx, &namespace).await?
+    };
     match found {
-        create::Existing::Nothing => Ok(()),
-        create::Existing::Collection(uuid)
-            if was == CollectionState::Creating && create::is_empty(&ctx.target, &namespace).await? =>
-        {
-            create::drop(&ctx.target, &namespace, uuid).await
-        }
+        Existing::Nothing => Ok(()),
         found if ctx.config.initial_sync.on_existing_data == OnExistingData::Drop => {
             tracing::warn!(%namespace, "dropping what stands on the target, as onExistingData: Drop asks");
             match found {
-                create::Existing::Collection(uuid) => create::drop(&ctx.target, &namespace, uuid).await,
+                Existing::Collection(uuid) => create::drop(&ctx.target, &namespace, uuid).await,
                 _ => create::drop_view(&ctx.target, &namespace).await,
             }
         }
         _ => Err(Error::new(Reason::TargetNotEmpty, format!("{namespace} exists on the target"))),
+    }
+}
+
+/// What stands on the target under a name, and the proof that we may change it: nothing else fences what follows.
+async fn standing(ctx: &Context, namespace: &Namespace) -> Result<Existing> {
+    let (found, ()) = try_join!(ctx.lookups.existing(namespace), ctx.lookups.prove())?;
+    Ok(found)
+}
+
+/// Drop what an earlier run may have begun under a name: a collection without documents. What stands there then.
+async fn clear_begun(ctx: &Context, namespace: &Namespace) -> Result<Existing> {
+    match standing(ctx, namespace).await? {
+        Existing::Collection(uuid) if create::is_empty(&ctx.target, namespace).await? => {
+            create::drop(&ctx.target, namespace, uuid).await?;
+            Ok(Existing::Nothing)
+        }
+        found => Ok(found),
     }
 }
 

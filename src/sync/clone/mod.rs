@@ -87,7 +87,7 @@ pub async fn restart(ctx: &Context, collection: &Collection) -> Result<()> {
     let mut record = collection.record().clone();
     if let Some(uuid) = record.target_uuid.take() {
         let _hold = ctx.builder.hold(record.uuid).await?;
-        create::drop(&ctx.target, &record.target_namespace(), uuid).await?;
+        create::drop_anywhere(&ctx.target, &record.target_namespace().db, uuid).await?;
     }
     record.state = CollectionState::Pending;
     record.late = true;
