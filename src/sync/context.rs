@@ -13,12 +13,13 @@ use super::progress::Progress;
 use super::share::Budgets;
 use super::state::Store;
 use super::throttle::Throttle;
+use super::writers::Writers;
 
 /// Bytes that the clone's batches may hold. Apart from the stream's, since the stream waits for the clone.
 pub const CLONE_BYTES: u64 = 32 << 20;
 
 /// Bytes that the stream's batches may hold.
-pub const STREAM_BYTES: u64 = 16 << 20;
+pub const STREAM_BYTES: u64 = 18 << 20;
 
 /// Bytes that commands on their way to the target may hold.
 pub const WRITE_BYTES: u64 = 64 << 20;
@@ -50,6 +51,8 @@ pub struct Context {
     pub progress: Arc<Progress>,
     /// What queues and commands on their way may hold: few large documents at a time, many small ones.
     pub budgets: Budgets,
+    /// How much the target works on at a time.
+    pub writers: Arc<Writers>,
     /// What the clone may read a second.
     pub throttle: Arc<Throttle>,
     /// Slows down what loads an end too much.

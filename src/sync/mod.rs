@@ -27,6 +27,7 @@ pub mod share;
 pub mod state;
 pub mod stream;
 pub mod throttle;
+pub mod writers;
 
 pub use config::{Desired, DesiredState, SyncConfig};
 pub use error::{Class, Error, Reason};

@@ -22,17 +22,21 @@ use crate::sync::state::Refusal;
 use crate::sync::state::slot::{LaneRecord, Slot};
 use crate::sync::state::transaction::{Durability, WriteError, write_error, write_failure};
 
-/// Changes in one transaction: beyond this the gain is small and an abort costs more.
-const BATCH_CHANGES: usize = 2_000;
+/// What one transaction holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Room {
+    changes: usize,
+    bytes: usize,
+}
 
-/// Changes that each further collection adds to that: it takes commands of its own, which should not be small.
-const OF_EACH_COLLECTION: usize = 80;
+/// Of one collection: beyond this the gain is small, an abort costs more, and so does the memory.
+const BATCH: Room = Room { changes: 2_000, bytes: 1 << 20 };
 
-/// Changes in one transaction over however many collections.
-const MOST_CHANGES: usize = 8_000;
+/// What each further collection adds to that: it takes commands of its own, which should not be small.
+const OF_EACH_COLLECTION: Room = Room { changes: 120, bytes: 32 << 10 };
 
-/// Bytes in one transaction.
-const BATCH_BYTES: usize = 2 << 20;
+/// Over however many collections.
+const MOST: Room = Room { changes: 8_000, bytes: 4 << 20 };
 
 /// What the rest of the engine knows of a lane.
 #[derive(Debug)]
@@ -104,7 +108,9 @@ impl Worker {
                     None => return Ok(()),
                 }
             }
-            while queue.len() < MOST_CHANGES {
+            let writers = Arc::clone(&self.ctx.writers);
+            let _turn = writers.lane().await;
+            while queue.len() < MOST.changes {
                 match self.receiver.try_recv() {
                     Ok(changes) => queue.extend(changes),
                     Err(_) => break,
@@ -203,7 +209,7 @@ impl Worker {
                 read = true;
             }
             bytes += changes[at].write.len();
-            if read && bytes > BATCH_BYTES {
+            if read && bytes > BATCH.bytes {
                 return Ok(changes.split_off(at + 1));
             }
         }
@@ -325,7 +331,8 @@ fn take(queue: &mut VecDeque<Change>) -> Vec<Change> {
     let first = queue.front().and_then(capped);
     for change in queue.iter() {
         bytes += change.write.len();
-        if count > 0 && (count >= most(collections.len()) || bytes > BATCH_BYTES || capped(change) != first) {
+        let room = Room::of(collections.len());
+        if count > 0 && (count >= room.changes || bytes > room.bytes || capped(change) != first) {
             break;
         }
         collections.insert(Arc::as_ptr(&change.collection));
@@ -334,9 +341,15 @@ fn take(queue: &mut VecDeque<Change>) -> Vec<Change> {
     queue.drain(..count).collect()
 }
 
-/// Changes in a transaction of so many collections.
-fn most(collections: usize) -> usize {
-    MOST_CHANGES.min(BATCH_CHANGES + collections.saturating_sub(1) * OF_EACH_COLLECTION)
+impl Room {
+    /// In a transaction of so many collections.
+    fn of(collections: usize) -> Self {
+        let further = collections.saturating_sub(1);
+        Self {
+            changes: MOST.changes.min(BATCH.changes + further * OF_EACH_COLLECTION.changes),
+            bytes: MOST.bytes.min(BATCH.bytes + further * OF_EACH_COLLECTION.bytes),
+        }
+    }
 }
 
 /// Outside a replay window every statement must meet its document; the server's count proves it.

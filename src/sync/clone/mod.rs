@@ -5,7 +5,6 @@ pub mod partition;
 pub mod plan;
 pub mod schedule;
 pub mod write;
-pub mod writers;
 
 use std::sync::Arc;
 
@@ -38,7 +37,7 @@ pub async fn run(
         let collections = open(ctx);
         if !collections.is_empty() {
             let places = places.get_or_init(|| async {
-                Places::new(&ctx.config.initial_sync, writers::at_a_time(&ctx.target).await)
+                Places::new(&ctx.config.initial_sync, ctx.writers.at_a_time().await)
             });
             if !schedule::copy_all(ctx, collections, places.await, cancel).await? {
                 return Ok(());

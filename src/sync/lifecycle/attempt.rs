@@ -31,6 +31,7 @@ use crate::sync::run;
 use crate::sync::share::{CloneSlot, Share};
 use crate::sync::state::{Stage, Store, SyncRecord, owner};
 use crate::sync::throttle::Throttle;
+use crate::sync::writers::Writers;
 
 /// How an attempt ended without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -444,6 +445,7 @@ impl Attempt<'_> {
             catalog,
             progress,
             budgets: self.share.budgets(),
+            writers: Arc::new(Writers::new(store.target())),
             throttle,
             pace,
         })

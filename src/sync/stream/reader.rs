@@ -29,6 +29,10 @@ const MOST_EVENTS: u32 = 4_000;
 /// Events in a batch at least, where it is asked for anew because they are large.
 const FEWEST_EVENTS: u32 = 4;
 
+/// Events that tell how large those to come are. The first batch of a cursor has a hundred at most: what follows would be
+/// forty times as large.
+const SAMPLE: usize = 50;
+
 /// How many times as many events are asked for at most where those that come are small.
 const GROWTH: u32 = 4;
 
@@ -193,6 +197,8 @@ async fn does_not_fit(error: &Error, source: &Endpoint) -> bool {
 #[derive(Debug)]
 struct Asking {
     size: u32,
+    /// Whether a batch has told how large events are.
+    sampled: bool,
     /// Full batches in a row that were far too small.
     small: u32,
     /// So many of them make the size grow.
@@ -201,7 +207,7 @@ struct Asking {
 
 impl Asking {
     fn new() -> Self {
-        Self { size: MOST_EVENTS, small: 0, patience: PATIENCE }
+        Self { size: MOST_EVENTS, sampled: false, small: 0, patience: PATIENCE }
     }
 
     /// Learn from a batch; whether another size is better now. Less at once, more by and by, and the later the more
@@ -209,6 +215,13 @@ impl Asking {
     fn learn(&mut self, events: usize, bytes: usize) -> bool {
         let fitting = u32::try_from(BATCH_BYTES / (bytes / events.max(1)).max(1)).unwrap_or(MOST_EVENTS);
         let fitting = fitting.clamp(FEWEST_EVENTS, MOST_EVENTS);
+        if !self.sampled && events >= SAMPLE {
+            self.sampled = true;
+            if fitting < self.size / 2 {
+                self.size = fitting;
+                return true;
+            }
+        }
         let (too_large, full) =
             (bytes > 2 * BATCH_BYTES && fitting < self.size, events >= self.size as usize);
         if too_large {
@@ -257,6 +270,7 @@ mod tests {
     #[test]
     fn batches_follow_the_size_of_events() {
         let mut asking = Asking::new();
+        assert_eq!(size_after(&mut asking, 9, 3, 100 << 10), MOST_EVENTS, "too few to tell");
         assert_eq!(size_after(&mut asking, 9, usize::MAX, 900), MOST_EVENTS);
         assert!(asking.learn(160, 16 << 20), "a message is full of events of 100 KB");
         assert_eq!(asking.size, 20);
@@ -264,6 +278,14 @@ mod tests {
         assert_eq!(size_after(&mut asking, 9, 1, 16 << 20), FEWEST_EVENTS);
         assert_eq!(size_after(&mut asking, 99, 3, 900), FEWEST_EVENTS, "there are no more");
         assert_eq!(size_after(&mut asking, 99, usize::MAX, 900) as usize, BATCH_BYTES / 900);
+    }
+
+    #[test]
+    fn the_first_batch_tells_what_to_ask_for() {
+        let mut asking = Asking::new();
+        assert!(asking.learn(101, 101 * (5 << 10)));
+        assert_eq!(asking.size as usize, BATCH_BYTES / (5 << 10));
+        assert!(!asking.learn(101, 101 * (30 << 10)), "only the first");
     }
 
     #[test]

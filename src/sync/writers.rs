@@ -1,12 +1,13 @@
 //! How many batches the target works on at a time.
 //!
 //! More than its cores can take are only in each other's way: on two cores, four transactions of 1 MB at a time cost the
-//! server a tenth more CPU than three do. Readers go on meanwhile: their next batches are waiting here.
+//! server a tenth more CPU than three do. Meanwhile readers fetch what comes next, and the batches of lanes that wait grow:
+//! a batch over many collections has a few commands for each of them, however few changes these hold.
 
 use std::time::Duration;
 
 use mongodb::bson::{Document, doc};
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use crate::sync::endpoint::Endpoint;
@@ -23,10 +24,45 @@ const PINGS: usize = 3;
 /// Whoever answers later than this is not asked again.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How many batches the target may work on; without a limit where it does not say what it has.
-pub async fn at_a_time(target: &Endpoint) -> usize {
-    let asked = tokio::time::timeout(PATIENCE, ask(target)).await;
-    asked.ok().flatten().unwrap_or(Semaphore::MAX_PERMITS)
+/// Lanes that write at a time at least: one prepares its batch while the target works on the other's.
+const FEWEST_LANES: usize = 2;
+
+/// What the target can take at a time, asked for when it is first needed.
+#[derive(Debug)]
+pub struct Writers {
+    target: Endpoint,
+    at_a_time: OnceCell<usize>,
+    lanes: OnceCell<Semaphore>,
+}
+
+impl Writers {
+    /// Of this target.
+    pub fn new(target: &Endpoint) -> Self {
+        Self { target: target.clone(), at_a_time: OnceCell::new(), lanes: OnceCell::new() }
+    }
+
+    /// How many batches of a clone the target may work on; without a limit where it does not say what it has.
+    pub async fn at_a_time(&self) -> usize {
+        *self
+            .at_a_time
+            .get_or_init(|| async {
+                let asked = tokio::time::timeout(PATIENCE, ask(&self.target)).await;
+                asked.ok().flatten().unwrap_or(Semaphore::MAX_PERMITS)
+            })
+            .await
+    }
+
+    /// A lane's turn to write, given back when dropped.
+    pub async fn lane(&self) -> Option<SemaphorePermit<'_>> {
+        let lanes = self.lanes.get_or_init(|| async { Semaphore::new(lanes(self.at_a_time().await)) });
+        lanes.await.acquire().await.ok()
+    }
+}
+
+/// How many lanes write where the target works on so many batches at a time: none that has just arrived, since the batch
+/// of one that waits is the larger for it.
+fn lanes(at_a_time: usize) -> usize {
+    at_a_time.saturating_sub(1).max(FEWEST_LANES)
 }
 
 async fn ask(target: &Endpoint) -> Option<usize> {
@@ -82,6 +118,12 @@ mod tests {
         assert_eq!(at_a_time_on(2, Duration::from_millis(10)), 9);
         assert!(at_a_time_on(2, Duration::from_millis(40)) > 20);
         assert_eq!(at_a_time_on(usize::MAX, Duration::MAX), Semaphore::MAX_PERMITS);
+    }
+
+    #[test]
+    fn as_many_lanes_write_as_there_are_cores() {
+        assert_eq!([2, 3, 17].map(lanes), [2, 2, 16]);
+        assert!(lanes(Semaphore::MAX_PERMITS) > 1_000);
     }
 
     #[test]
