@@ -34,6 +34,7 @@ async fn program(name: &str, source: Client, target: Client, args: &[String]) ->
         "copy" => copy::copy(&source, &target, args).await,
         "copy-in-transactions" => copy::copy_in_transactions(&source, &target, args).await,
         "copy-then-index" => copy_index::after(&source, &target, args).await,
+        "copy-in-transactions-then-index" => copy_index::after_transactions(&source, &target, args).await,
         "copy-into-indexes" => copy_index::before(&source, &target, args).await,
         "many" => clone_many::many(&source, &target).await,
         "natural" => clone_large::natural(&source, &target, args).await,

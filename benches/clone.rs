@@ -7,7 +7,7 @@ use mongodb::bson::doc;
 use crate::copy_index;
 use crate::engine::Engine;
 use crate::rig::Rig;
-use crate::row::{Figure, Round, median_of, peak};
+use crate::row::{Figure, Round, median, median_of, peak};
 
 /// A round of the engine, from an empty target to `done`; `amount` and `bytes` are what it has to copy. The time
 /// begins with the call of `/start`.
@@ -48,6 +48,30 @@ pub fn cpu_figures(bare: &[Round], engine: &[Round]) -> Vec<Figure> {
     let mut figures = vec![Figure::under("CPU", by_gb(engine).unwrap(), "s per GB", 3.0)];
     if let Some(bare) = by_gb(bare) {
         figures.push(Figure::plain("CPU of the bare program", bare, "s per GB"));
+    }
+    figures
+}
+
+/// What stands between the ceiling and the engine: what fences a batch of the engine is its transaction, so that the same
+/// bare program with each batch in a transaction is measured beside it, and the CPU of the target's server under each of
+/// the three, in this order.
+pub fn fence_figures(
+    bare: &[Round],
+    fenced: &[Round],
+    engine: &[Round],
+    target: [Vec<f64>; 3],
+) -> Vec<Figure> {
+    let rate = |rounds| median_of(rounds, Round::rate).unwrap();
+    let (plain, fenced, engine) = (rate(bare), rate(fenced), rate(engine));
+    let of_ceiling = "the bare copy with each batch in a transaction, of the ceiling";
+    let mut figures = vec![
+        Figure::plain(of_ceiling, fenced / plain, ""),
+        Figure::plain("the engine, of the bare copy in transactions", engine / fenced, ""),
+    ];
+    let programs = ["the bare copy", "the bare copy in transactions", "the engine"];
+    for (program, seconds) in programs.into_iter().zip(target) {
+        let name = format!("CPU of the target's server under {program}");
+        figures.push(Figure::plain(&name, median(seconds), "s"));
     }
     figures
 }

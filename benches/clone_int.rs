@@ -2,7 +2,7 @@
 
 use crate::document::{document, fill, scaled};
 use crate::rig::Rig;
-use crate::row::{Figure, Picture, Round, Row, Series, grouped, median, median_of};
+use crate::row::{Picture, Round, Row, Series, grouped};
 use crate::sampler::{Sampler, rates};
 use crate::{bare, clone};
 
@@ -55,22 +55,7 @@ pub async fn measure(rounds: usize, documents: i32) -> Row {
     }
     let mut figures = clone::cpu_figures(&bare, &engine);
     figures.push(clone::memory_figure(&engine));
-    let rate = |rounds| median_of(rounds, Round::rate).unwrap();
-    let (plain, fenced, engine_rate) = (rate(&bare), rate(&fenced), rate(&engine));
-    figures.push(Figure::plain(
-        "the bare copy with each batch in a transaction, of the ceiling",
-        fenced / plain,
-        "",
-    ));
-    figures.push(Figure::plain("the engine, of the bare copy in transactions", engine_rate / fenced, ""));
-    let programs = ["the bare copy", "the bare copy in transactions", "the engine"];
-    for (program, seconds) in programs.into_iter().zip(target) {
-        figures.push(Figure::plain(
-            &format!("CPU of the target's server under {program}"),
-            median(seconds),
-            "s",
-        ));
-    }
+    figures.extend(clone::fence_figures(&bare, &fenced, &engine, target));
     Row {
         slug: "clone-int".to_owned(),
         title: format!(

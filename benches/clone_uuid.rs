@@ -28,13 +28,22 @@ pub async fn run(rounds: usize) -> Row {
     copy_index::create(&rig.source_client, "documents", &indexes).await;
     let wanted = copy_index::ready(&rig.source_client).await;
 
-    let (mut bare, mut built, mut engine) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut bare, mut fenced, mut built, mut engine) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut target = [const { Vec::new() }; 3];
     for _ in 0..rounds {
         rig.renew_target().await;
+        let before = rig.target_cpu().await;
         let round = bare::run(&rig, "copy-then-index", &["documents", "uuid"]).await;
         bare.push(round);
+        target[0].push(rig.target_cpu().await - before);
         rig.renew_target().await;
+        let before = rig.target_cpu().await;
+        fenced.push(bare::run(&rig, "copy-in-transactions-then-index", &["documents", "uuid"]).await);
+        target[1].push(rig.target_cpu().await - before);
+        rig.renew_target().await;
+        let before = rig.target_cpu().await;
         engine.push(clone::indexed(&rig, documents, round.bytes.unwrap(), wanted).await);
+        target[2].push(rig.target_cpu().await - before);
         rig.renew_target().await;
         built.push(bare::run(&rig, "copy-into-indexes", &["documents", "uuid"]).await);
     }
@@ -45,6 +54,7 @@ pub async fn run(rounds: usize) -> Row {
     ];
     figures.extend(clone::cpu_figures(&bare, &engine));
     figures.push(clone::memory_figure(&engine));
+    figures.extend(clone::fence_figures(&bare, &fenced, &engine, target));
     Row {
         slug: "clone-uuid".to_owned(),
         title: format!(

@@ -26,6 +26,13 @@ pub async fn after(source: &Client, target: &Client, args: &[String]) -> Work {
     work
 }
 
+/// `bench bare copy-in-transactions-then-index … NAME int|uuid`
+pub async fn after_transactions(source: &Client, target: &Client, args: &[String]) -> Work {
+    let work = copy::copy_in_transactions(source, target, args).await;
+    create(target, &args[0], &indexes(source, &args[0]).await).await;
+    work
+}
+
 /// `bench bare copy-into-indexes … NAME int|uuid`
 pub async fn before(source: &Client, target: &Client, args: &[String]) -> Work {
     create(target, &args[0], &indexes(source, &args[0]).await).await;
