@@ -52,7 +52,7 @@ pub struct OperatorArgs {
     pub max_clones: u16,
 
     /// Memory that all syncs together may hold in queues and commands, in MiB, beyond what clones hold (32 MiB
-    /// each). One sync alone holds 112 MiB at most.
+    /// each). One sync alone holds 114 MiB at most.
     #[arg(long, value_name = "MIB", default_value_t = 512, value_parser = clap::value_parser!(u64).range(128..=1_048_576), env = "QUEUE_MEMORY_MIB")]
     pub queue_memory_mib: u64,
 

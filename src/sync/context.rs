@@ -18,7 +18,7 @@ use super::writers::Writers;
 /// Bytes that the clone's batches may hold. Apart from the stream's, since the stream waits for the clone.
 pub const CLONE_BYTES: u64 = 32 << 20;
 
-/// Bytes that the stream's batches may hold.
+/// Bytes that the stream's batches may hold: what waits for a lane's turn, and makes its next batch a large one.
 pub const STREAM_BYTES: u64 = 18 << 20;
 
 /// Bytes that commands on their way to the target may hold.

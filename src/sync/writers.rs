@@ -15,13 +15,18 @@ use crate::sync::endpoint::Endpoint;
 /// What a batch takes of one core of the target, about.
 const BATCH_TIME: Duration = Duration::from_millis(10);
 
-/// Round trips of a batch's transaction: its slot, its documents, its commit.
+/// Round trips of a transaction of the clone: its slot, its documents, its commit.
 const ROUND_TRIPS: u32 = 3;
 
-/// Pings, of which the shortest counts: the others met something else on their way.
-const PINGS: usize = 3;
+/// Round trips of a lane's, which has commands of their own for each of its collections, about.
+const ROUND_TRIPS_OF_LANE: u32 = 10;
 
-/// Whoever answers later than this is not asked again.
+/// Pings, of which the shortest counts: the others met something else on their way. A far target gets the fewer.
+const PINGS: usize = 8;
+const FEWEST_PINGS: usize = 3;
+const PINGING: Duration = Duration::from_millis(5);
+
+/// Who has not answered by then is not waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Lanes that write at a time at least: one prepares its batch while the target works on the other's.
@@ -31,41 +36,70 @@ const FEWEST_LANES: usize = 2;
 #[derive(Debug)]
 pub struct Writers {
     target: Endpoint,
-    at_a_time: OnceCell<usize>,
+    /// Lanes that the user asked for; 0: none in particular.
+    asked: usize,
+    power: OnceCell<Option<Power>>,
     lanes: OnceCell<Semaphore>,
 }
 
+/// What a target has, and how far it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Power {
+    cores: usize,
+    round_trip: Duration,
+}
+
 impl Writers {
-    /// Of this target.
-    pub fn new(target: &Endpoint) -> Self {
-        Self { target: target.clone(), at_a_time: OnceCell::new(), lanes: OnceCell::new() }
+    /// Of this target, for a user who asked for so many lanes (0: automatic).
+    pub fn new(target: &Endpoint, asked: usize) -> Self {
+        Self { target: target.clone(), asked, power: OnceCell::new(), lanes: OnceCell::new() }
+    }
+
+    async fn power(&self) -> Option<Power> {
+        let asking = async {
+            let asked = tokio::time::timeout(PATIENCE, ask(&self.target)).await;
+            asked.unwrap_or_else(|_| {
+                tracing::debug!("the target does not say in time how many cores it has");
+                None
+            })
+        };
+        *self.power.get_or_init(|| asking).await
     }
 
     /// How many batches of a clone the target may work on; without a limit where it does not say what it has.
     pub async fn at_a_time(&self) -> usize {
-        *self
-            .at_a_time
-            .get_or_init(|| async {
-                let asked = tokio::time::timeout(PATIENCE, ask(&self.target)).await;
-                asked.ok().flatten().unwrap_or(Semaphore::MAX_PERMITS)
-            })
-            .await
+        self.power().await.map_or(Semaphore::MAX_PERMITS, Power::batches)
     }
 
-    /// A lane's turn to write, given back when dropped.
+    /// A lane's turn to write, given back when dropped. None is no limit.
     pub async fn lane(&self) -> Option<SemaphorePermit<'_>> {
-        let lanes = self.lanes.get_or_init(|| async { Semaphore::new(lanes(self.at_a_time().await)) });
-        lanes.await.acquire().await.ok()
+        let lanes = || async {
+            let power = self.power().await;
+            Semaphore::new(power.map_or(Semaphore::MAX_PERMITS, Power::lanes).max(self.asked))
+        };
+        self.lanes.get_or_init(lanes).await.acquire().await.ok()
     }
 }
 
-/// How many lanes write where the target works on so many batches at a time: none that has just arrived, since the batch
-/// of one that waits is the larger for it.
-fn lanes(at_a_time: usize) -> usize {
-    at_a_time.saturating_sub(1).max(FEWEST_LANES)
+impl Power {
+    /// One for each core and one that has just arrived, and what is on the wire meanwhile.
+    fn batches(self) -> usize {
+        self.busy(ROUND_TRIPS).saturating_add(1).min(Semaphore::MAX_PERMITS)
+    }
+
+    /// Lanes that write at a time. None need have just arrived: a lane that waits here collects a larger batch.
+    fn lanes(self) -> usize {
+        self.busy(ROUND_TRIPS_OF_LANE).clamp(FEWEST_LANES, Semaphore::MAX_PERMITS)
+    }
+
+    /// Transactions of so many round trips that keep every core busy.
+    fn busy(self, round_trips: u32) -> usize {
+        let wire = self.round_trip.saturating_mul(round_trips).as_micros() / BATCH_TIME.as_micros().max(1);
+        self.cores.saturating_mul(usize::try_from(wire).unwrap_or(usize::MAX).saturating_add(1))
+    }
 }
 
-async fn ask(target: &Endpoint) -> Option<usize> {
+async fn ask(target: &Endpoint) -> Option<Power> {
     let cores = match target.command_anywhere("admin", doc! {"hostInfo": 1}).await {
         Ok(host) => cores(&host)?,
         // Its user may not ask.
@@ -74,16 +108,26 @@ async fn ask(target: &Endpoint) -> Option<usize> {
             return None;
         }
     };
+    let asked = Instant::now();
     let mut round_trip = Duration::MAX;
-    for _ in 0..PINGS {
+    for ping in 0..PINGS {
+        if ping >= FEWEST_PINGS && asked.elapsed() > PINGING {
+            break;
+        }
         let began = Instant::now();
         if target.command_anywhere("admin", doc! {"ping": 1}).await.is_ok() {
             round_trip = round_trip.min(began.elapsed());
         }
     }
-    let batches = at_a_time_on(cores, round_trip);
-    tracing::debug!(cores, ?round_trip, batches, "batches that the target works on at a time");
-    Some(batches)
+    let power = Power { cores, round_trip };
+    tracing::debug!(
+        cores,
+        ?round_trip,
+        batches = power.batches(),
+        lanes = power.lanes(),
+        "what the target works on at a time"
+    );
+    Some(power)
 }
 
 fn cores(host: &Document) -> Option<usize> {
@@ -96,34 +140,28 @@ fn cores(host: &Document) -> Option<usize> {
     })
 }
 
-/// One for each core and one that has just arrived, and what is on the wire meanwhile.
-fn at_a_time_on(cores: usize, round_trip: Duration) -> usize {
-    let wire = round_trip.saturating_mul(ROUND_TRIPS).as_micros() / BATCH_TIME.as_micros().max(1);
-    let wire = usize::try_from(wire).unwrap_or(usize::MAX);
-    cores.saturating_mul(wire.saturating_add(1)).saturating_add(1).min(Semaphore::MAX_PERMITS)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn power(cores: usize, micros: u64) -> Power {
+        Power { cores, round_trip: Duration::from_micros(micros) }
+    }
+
     #[test]
-    fn a_near_target_gets_one_more_than_it_has_cores() {
-        assert_eq!(at_a_time_on(2, Duration::from_micros(300)), 3);
-        assert_eq!(at_a_time_on(16, Duration::ZERO), 17);
+    fn a_near_target_gets_one_more_batch_than_it_has_cores_and_as_many_lanes() {
+        assert_eq!((power(2, 300).batches(), power(2, 300).lanes()), (3, 2));
+        assert_eq!((power(16, 0).batches(), power(16, 0).lanes()), (17, 16));
+        assert_eq!((power(1, 0).batches(), power(1, 0).lanes()), (2, FEWEST_LANES));
     }
 
     #[test]
     fn a_far_target_gets_what_fills_the_wire() {
-        assert_eq!(at_a_time_on(2, Duration::from_millis(10)), 9);
-        assert!(at_a_time_on(2, Duration::from_millis(40)) > 20);
-        assert_eq!(at_a_time_on(usize::MAX, Duration::MAX), Semaphore::MAX_PERMITS);
-    }
-
-    #[test]
-    fn as_many_lanes_write_as_there_are_cores() {
-        assert_eq!([2, 3, 17].map(lanes), [2, 2, 16]);
-        assert!(lanes(Semaphore::MAX_PERMITS) > 1_000);
+        assert_eq!((power(2, 10_000).batches(), power(2, 10_000).lanes()), (9, 22));
+        assert!(power(2, 40_000).batches() > 20);
+        let without_end = Power { cores: usize::MAX, round_trip: Duration::MAX };
+        assert_eq!(without_end.batches(), Semaphore::MAX_PERMITS);
+        assert_eq!(without_end.lanes(), Semaphore::MAX_PERMITS);
     }
 
     #[test]

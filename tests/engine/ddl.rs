@@ -116,6 +116,8 @@ async fn killed_in_a_rename(db: &str, replaced_is_capped: bool, copied_first: bo
         let command = doc! {"renameCollection": from, "to": to, "dropTarget": true};
         client.database("admin").run_command(command).await.unwrap();
     };
+    let syncs = world.target.database("clustersync").collection::<Document>("syncs");
+    syncs.update_one(doc! {"_id": db}, doc! {"$set": {"intent": {"token": ""}}}).await.unwrap();
     rename(&world.target).await;
     if !copied_first {
         rename(&world.source).await;
@@ -166,6 +168,43 @@ async fn what_was_begun_and_is_gone_from_the_source_does_not_stay() {
     sync.phase(Phase::Streaming).await;
     world.src().create_collection("log").await.unwrap();
     world.coll("log").insert_one(doc! {"_id": "anew"}).await.unwrap();
+    world.caught_up(&sync).await;
+    world.assert_identical(true).await;
+    sync.stop().await;
+}
+
+/// Killed between a rename on the target and its record, where what is replaced was not copied yet: what stands in its
+/// place is the other's copy, not something that is in the way.
+#[tokio::test]
+async fn killed_in_a_rename_onto_what_waits_for_its_clone_it_keeps_the_copy() {
+    let world = World::shared("renamed_onto_pending").await;
+    world.fill("copied", 20, 10).await;
+    world.fill("waits", 30, 10).await;
+    let mut worker = Worker::start(&world, 0);
+    worker.until("streaming", |worker| worker.field("phase") == "Streaming").await;
+    worker.kill();
+    let state = world.target.database("clustersync");
+    let waits = doc! {"$set": {"state": "Pending", "targetUuid": null, "cloneEnd": null}};
+    let records = state.collection::<Document>("collections");
+    let changed = records.update_one(doc! {"target": "renamed_onto_pending.waits"}, waits).await.unwrap();
+    assert_eq!(changed.modified_count, 1);
+    let intent = doc! {"$set": {"intent": {"token": ""}, "stage": "Cloning"}};
+    state.collection::<Document>("syncs").update_one(doc! {"_id": &world.db}, intent).await.unwrap();
+    let rename = async |client: &mongodb::Client| {
+        let (from, to) = ("renamed_onto_pending.copied", "renamed_onto_pending.waits");
+        let command = doc! {"renameCollection": from, "to": to, "dropTarget": true};
+        client.database("admin").run_command(command).await.unwrap();
+    };
+    rename(&world.target).await;
+    let sync = world.start();
+    // Not before the clone has met it.
+    sync.phase(Phase::Streaming).await;
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    let error = sync.report().replication.last_error;
+    assert!(error.is_none_or(|error| error.reason != "TargetNotEmpty"), "its own copy is in its way");
+    rename(&world.source).await;
+    world.coll("waits").insert_one(doc! {"_id": "after"}).await.unwrap();
+    sync.phase(Phase::Streaming).await;
     world.caught_up(&sync).await;
     world.assert_identical(true).await;
     sync.stop().await;

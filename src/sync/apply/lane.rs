@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use mongodb::bson::{Document, Timestamp, doc};
-use tokio::sync::mpsc;
+use tokio::sync::{SemaphorePermit, mpsc};
 use tokio::time::Instant;
 
 use super::batch::{self, Plan, plan};
@@ -24,19 +24,19 @@ use crate::sync::state::transaction::{Durability, WriteError, write_error, write
 
 /// What one transaction holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Room {
+struct Capacity {
     changes: usize,
     bytes: usize,
 }
 
 /// Of one collection: beyond this the gain is small, an abort costs more, and so does the memory.
-const BATCH: Room = Room { changes: 2_000, bytes: 1 << 20 };
+const BATCH: Capacity = Capacity { changes: 2_000, bytes: 1 << 20 };
 
 /// What each further collection adds to that: it takes commands of its own, which should not be small.
-const OF_EACH_COLLECTION: Room = Room { changes: 120, bytes: 32 << 10 };
+const OF_EACH_COLLECTION: Capacity = Capacity { changes: 120, bytes: 32 << 10 };
 
 /// Over however many collections.
-const MOST: Room = Room { changes: 8_000, bytes: 4 << 20 };
+const MOST: Capacity = Capacity { changes: 8_000, bytes: 4 << 20 };
 
 /// What the rest of the engine knows of a lane.
 #[derive(Debug)]
@@ -109,7 +109,7 @@ impl Worker {
                 }
             }
             let writers = Arc::clone(&self.ctx.writers);
-            let _turn = writers.lane().await;
+            let mut turn = writers.lane().await;
             while queue.len() < MOST.changes {
                 match self.receiver.try_recv() {
                     Ok(changes) => queue.extend(changes),
@@ -117,14 +117,22 @@ impl Worker {
                 }
             }
             let mut batch = take(&mut queue);
-            for change in self.read_again(&mut batch).await?.into_iter().rev() {
-                queue.push_front(change);
+            if batch.iter().any(|change| matches!(change.write, Write::Reread)) {
+                // What is read is the source's: others write meanwhile.
+                drop(turn.take());
+                for change in self.read_again(&mut batch).await?.into_iter().rev() {
+                    queue.push_front(change);
+                }
+                turn = writers.lane().await;
             }
-            self.apply(batch).await?;
+            self.apply(batch, turn).await?;
         }
     }
 
-    async fn apply(&mut self, mut changes: Vec<Change>) -> Result<()> {
+    /// Apply a batch. What does not go as one transaction, since its collection is capped or the server refuses a document,
+    /// goes beside the lanes whose `turn` it is: it may wait for more than the target.
+    async fn apply(&mut self, mut changes: Vec<Change>, turn: Option<SemaphorePermit<'_>>) -> Result<()> {
+        let mut turn = turn;
         let began = Instant::now();
         let taken = changes.len();
         self.mark_replays(&mut changes);
@@ -136,6 +144,7 @@ impl Worker {
         let _writing = self.ctx.budgets.write.reserve(bytes as u64 * COPIES).await;
         let settled = Settled::of(&changes);
         if changes.first().is_some_and(|change| change.collection.is_capped()) {
+            drop(turn.take());
             self.write_in_order(changes, began).await?;
             changes = Vec::new();
         }
@@ -155,6 +164,7 @@ impl Worker {
                 Ok(()) => break,
                 Err(Refusal::Engine(error)) => return Err(error),
                 Err(Refusal::Document { operation, error }) => {
+                    drop(turn.take());
                     let refused =
                         plan.statements.get(operation).and_then(|numbers| numbers.get(error.index)).copied();
                     let refused = refused.ok_or_else(|| write_failure("a batch", &error))?;
@@ -197,6 +207,7 @@ impl Worker {
     /// for any more.
     async fn read_again(&mut self, changes: &mut Vec<Change>) -> Result<Vec<Change>> {
         let (mut bytes, mut read) = (0, false);
+        let capacity = Capacity::of(collections(changes));
         for at in 0..changes.len() {
             let change = &mut changes[at];
             if matches!(change.write, Write::Reread) {
@@ -209,7 +220,7 @@ impl Worker {
                 read = true;
             }
             bytes += changes[at].write.len();
-            if read && bytes > BATCH.bytes {
+            if read && bytes > capacity.bytes {
                 return Ok(changes.split_off(at + 1));
             }
         }
@@ -331,8 +342,8 @@ fn take(queue: &mut VecDeque<Change>) -> Vec<Change> {
     let first = queue.front().and_then(capped);
     for change in queue.iter() {
         bytes += change.write.len();
-        let room = Room::of(collections.len());
-        if count > 0 && (count >= room.changes || bytes > room.bytes || capped(change) != first) {
+        let capacity = Capacity::of(collections.len());
+        if count > 0 && (count >= capacity.changes || bytes > capacity.bytes || capped(change) != first) {
             break;
         }
         collections.insert(Arc::as_ptr(&change.collection));
@@ -341,7 +352,12 @@ fn take(queue: &mut VecDeque<Change>) -> Vec<Change> {
     queue.drain(..count).collect()
 }
 
-impl Room {
+/// Of how many collections.
+fn collections(changes: &[Change]) -> usize {
+    changes.iter().map(|change| Arc::as_ptr(&change.collection)).collect::<HashSet<_>>().len()
+}
+
+impl Capacity {
     /// In a transaction of so many collections.
     fn of(collections: usize) -> Self {
         let further = collections.saturating_sub(1);

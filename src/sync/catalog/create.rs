@@ -7,6 +7,7 @@ use super::{options, read};
 use crate::sync::endpoint::{Endpoint, failure, raw};
 use crate::sync::error::{Error, Reason, Result};
 use crate::sync::namespace::Namespace;
+use crate::sync::scope::Scope;
 use crate::sync::state::transaction::Durability;
 
 /// What stands under a name on the target.
@@ -19,6 +20,9 @@ pub enum Existing {
     /// A collection.
     Collection(Uuid),
 }
+
+/// How often a collection is looked for that may be renamed meanwhile.
+const LOOKS: usize = 3;
 
 fn majority() -> Document {
     doc! {"w": "majority"}
@@ -166,14 +170,16 @@ pub async fn drop(target: &Endpoint, namespace: &Namespace, uuid: Uuid) -> Resul
     }
 }
 
-/// Drop the collection with that UUID under whatever name of `db` it stands: its rename may have been done, and not
-/// been recorded.
-pub async fn drop_anywhere(target: &Endpoint, db: &str, uuid: Uuid) -> Result<()> {
-    let list = doc! {"listCollections": 1, "filter": {"info.uuid": uuid_value(uuid)}};
-    for entry in target.collect_from_primary(db, list).await? {
-        if let Some(name) = raw::get(&entry, "name").and_then(|name| name.as_str()) {
-            drop(target, &Namespace::new(db, name), uuid).await?;
-        }
+/// Drop the collection with that UUID under whatever name of `db` in the scope it stands: a rename may have been done,
+/// and not been recorded.
+pub async fn drop_in_scope(target: &Endpoint, scope: &Scope, db: &str, uuid: Uuid) -> Result<()> {
+    // A rename that was still under way may come between the look and the drop.
+    for _ in 0..LOOKS {
+        let list = doc! {"listCollections": 1, "filter": {"info.uuid": uuid_value(uuid)}};
+        let found = target.collect_from_primary(db, list).await?;
+        let name = found.first().and_then(|entry| raw::get(entry, "name")?.as_str());
+        let Some(name) = name.filter(|name| scope.contains(db, name)) else { break };
+        drop(target, &Namespace::new(db, name), uuid).await?;
     }
     Ok(())
 }
@@ -199,8 +205,8 @@ pub async fn drop_view_catalogue(target: &Endpoint, db: &str) -> Result<()> {
     Ok(())
 }
 
-/// Rename the collection with that UUID, over the one with UUID `replaced` if there is one. A repetition is
-/// refused by the server, and then found to have happened.
+/// Rename the collection with that UUID, over the one with UUID `replaced` if there is one: if that is gone already, and
+/// nothing else stands there, into its place. A repetition is refused by the server, and then found to have happened.
 pub async fn rename(
     target: &Endpoint,
     uuid: Uuid,

@@ -43,7 +43,8 @@ pub async fn announce(ctx: &Context, soon: &[Arc<Collection>]) -> Result<()> {
     Ok(())
 }
 
-/// Begin, or find out how far an earlier run came. None if the collection is not in the catalogue any more.
+/// Begin, or find out how far an earlier run came. None if the collection is not in the catalogue any more, or not on
+/// the source.
 pub async fn begin(ctx: &Context, collection: &Arc<Collection>) -> Result<Option<Vec<PartitionRecord>>> {
     if collection.state() == CollectionState::Cloning {
         let partitions = partitions(ctx, collection).await?;
@@ -72,7 +73,7 @@ pub async fn begin(ctx: &Context, collection: &Arc<Collection>) -> Result<Option
             let Some(found) = read::by_uuid(&ctx.source, record.uuid, now).await? else {
                 // Its drop will find no UUID to drop: what an earlier run created goes here.
                 if was == CollectionState::Creating {
-                    clear_begun(ctx, &record.target_namespace()).await?;
+                    clear_begun(ctx, &record).await?;
                 }
                 return Ok(None);
             };
@@ -85,7 +86,9 @@ pub async fn begin(ctx: &Context, collection: &Arc<Collection>) -> Result<Option
         };
         // From here on the router keeps this collection's events; those it discarded are before the read time.
         collection.set(record.clone());
-        clear_target(ctx, &record, was).await?;
+        if !clear_target(ctx, &record, was).await? {
+            return Ok(None);
+        }
         if !announced {
             let mut operations = vec![ctx.store.put(COLLECTIONS, std::slice::from_ref(&record))?];
             if let Some(found) = &found {
@@ -161,22 +164,31 @@ async fn partitions(ctx: &Context, collection: &Collection) -> Result<Vec<Partit
     ctx.store.find_latest(SLOTS, filter).await
 }
 
-/// Make room: what is empty where something may have been begun is ours, anything else is the user's.
-async fn clear_target(ctx: &Context, record: &CollectionRecord, was: CollectionState) -> Result<()> {
+/// Make room: what is empty where something may have been begun is ours, anything else is the user's. False if another
+/// collection of ours stands there: an earlier run renamed it as the source did, and did not come to record that. What
+/// this one was is gone from the source.
+async fn clear_target(ctx: &Context, record: &CollectionRecord, was: CollectionState) -> Result<bool> {
     let namespace = record.target_namespace();
-    let found = if was == CollectionState::Creating {
-        clear_begun(ctx, &namespace).await?
+    let found = standing(ctx, &namespace).await?;
+    if let Existing::Collection(found) = found
+        && ctx.catalog.is_of_another(found, record.uuid)
+    {
+        return Ok(false);
+    }
+    let found = if was == CollectionState::Creating && matches!(found, Existing::Collection(_)) {
+        clear_begun(ctx, record).await?
     } else {
-        standing(ctx, &namespace).await?
+        found
     };
     match found {
-        Existing::Nothing => Ok(()),
+        Existing::Nothing => Ok(true),
         found if ctx.config.initial_sync.on_existing_data == OnExistingData::Drop => {
             tracing::warn!(%namespace, "dropping what stands on the target, as onExistingData: Drop asks");
             match found {
-                Existing::Collection(uuid) => create::drop(&ctx.target, &namespace, uuid).await,
-                _ => create::drop_view(&ctx.target, &namespace).await,
+                Existing::Collection(uuid) => create::drop(&ctx.target, &namespace, uuid).await?,
+                _ => create::drop_view(&ctx.target, &namespace).await?,
             }
+            Ok(true)
         }
         _ => Err(Error::new(Reason::TargetNotEmpty, format!("{namespace} exists on the target"))),
     }
@@ -188,11 +200,15 @@ async fn standing(ctx: &Context, namespace: &Namespace) -> Result<Existing> {
     Ok(found)
 }
 
-/// Drop what an earlier run may have begun under a name: a collection without documents. What stands there then.
-async fn clear_begun(ctx: &Context, namespace: &Namespace) -> Result<Existing> {
-    match standing(ctx, namespace).await? {
-        Existing::Collection(uuid) if create::is_empty(&ctx.target, namespace).await? => {
-            create::drop(&ctx.target, namespace, uuid).await?;
+/// Drop what an earlier run may have begun: a collection without documents. What stands there then.
+async fn clear_begun(ctx: &Context, record: &CollectionRecord) -> Result<Existing> {
+    let namespace = record.target_namespace();
+    match standing(ctx, &namespace).await? {
+        Existing::Collection(uuid)
+            if !ctx.catalog.is_of_another(uuid, record.uuid)
+                && create::is_empty(&ctx.target, &namespace).await? =>
+        {
+            create::drop(&ctx.target, &namespace, uuid).await?;
             Ok(Existing::Nothing)
         }
         found => Ok(found),

@@ -84,9 +84,20 @@ pub async fn again(ctx: &Context) -> Result<()> {
 pub async fn restart(ctx: &Context, collection: &Collection) -> Result<()> {
     let _ddl = ctx.catalog.ddl.write().await;
     let mut record = collection.record().clone();
-    if let Some(uuid) = record.target_uuid.take() {
+    if let Some(uuid) = record.target_uuid {
         let _hold = ctx.builder.hold(record.uuid).await?;
-        create::drop_anywhere(&ctx.target, &record.target_namespace().db, uuid).await?;
+        if record.state == CollectionState::Cloned {
+            // Whoever finds it so begins here again.
+            record.state = CollectionState::Cloning;
+            ctx.store.write(vec![ctx.store.put(COLLECTIONS, std::slice::from_ref(&record))?]).await?;
+        }
+        let namespace = record.target_namespace();
+        if ctx.store.has_intent().await? {
+            create::drop_in_scope(&ctx.target, &ctx.config.scope, &namespace.db, uuid).await?;
+        } else {
+            create::drop(&ctx.target, &namespace, uuid).await?;
+        }
+        record.target_uuid = None;
     }
     record.state = CollectionState::Pending;
     record.late = true;

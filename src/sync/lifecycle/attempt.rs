@@ -434,6 +434,7 @@ impl Attempt<'_> {
         }
         let throttle = Arc::new(Throttle::new(config.limits.bytes_per_second));
         let pace = Arc::new(Pace::new(&config.limits, Arc::clone(&throttle), Arc::clone(&progress)));
+        let writers = Writers::new(store.target(), config.replication.lanes);
         Ok(Context {
             config,
             source: source.clone(),
@@ -445,7 +446,7 @@ impl Attempt<'_> {
             catalog,
             progress,
             budgets: self.share.budgets(),
-            writers: Arc::new(Writers::new(store.target())),
+            writers: Arc::new(writers),
             throttle,
             pace,
         })

@@ -211,6 +211,12 @@ impl Store {
         self.find(INDEXES, doc! {"$or": collections.iter().map(keys).collect::<Vec<_>>()}).await
     }
 
+    /// Whether DDL was begun by an earlier run, or by this one, and not recorded as done.
+    pub async fn has_intent(&self) -> Result<bool> {
+        let filter = doc! {"_id": self.sync(), "intent": {"$ne": null}};
+        Ok(!self.find::<Document>(SYNCS, filter).await?.is_empty())
+    }
+
     /// Majority read of documents of one kind.
     pub async fn find<T: DeserializeOwned>(&self, collection: &str, filter: Document) -> Result<Vec<T>> {
         self.find_at(collection, filter, "majority").await

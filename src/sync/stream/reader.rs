@@ -29,8 +29,8 @@ const MOST_EVENTS: u32 = 4_000;
 /// Events in a batch at least, where it is asked for anew because they are large.
 const FEWEST_EVENTS: u32 = 4;
 
-/// Events that tell how large those to come are. The first batch of a cursor has a hundred at most: what follows would be
-/// forty times as large.
+/// The first events, which tell how large those to come are: the first batch of a cursor has a hundred at most, what
+/// follows would be forty times as large.
 const SAMPLE: usize = 50;
 
 /// How many times as many events are asked for at most where those that come are small.
@@ -197,8 +197,8 @@ async fn does_not_fit(error: &Error, source: &Endpoint) -> bool {
 #[derive(Debug)]
 struct Asking {
     size: u32,
-    /// Whether a batch has told how large events are.
-    sampled: bool,
+    /// The first events, and their bytes.
+    sample: (usize, usize),
     /// Full batches in a row that were far too small.
     small: u32,
     /// So many of them make the size grow.
@@ -207,17 +207,23 @@ struct Asking {
 
 impl Asking {
     fn new() -> Self {
-        Self { size: MOST_EVENTS, sampled: false, small: 0, patience: PATIENCE }
+        Self { size: MOST_EVENTS, sample: (0, 0), small: 0, patience: PATIENCE }
+    }
+
+    /// How many events of the size of these are a batch.
+    fn fitting(events: usize, bytes: usize) -> u32 {
+        let fitting = BATCH_BYTES / (bytes / events.max(1)).max(1);
+        u32::try_from(fitting).unwrap_or(MOST_EVENTS).clamp(FEWEST_EVENTS, MOST_EVENTS)
     }
 
     /// Learn from a batch; whether another size is better now. Less at once, more by and by, and the later the more
     /// often it was too much.
     fn learn(&mut self, events: usize, bytes: usize) -> bool {
-        let fitting = u32::try_from(BATCH_BYTES / (bytes / events.max(1)).max(1)).unwrap_or(MOST_EVENTS);
-        let fitting = fitting.clamp(FEWEST_EVENTS, MOST_EVENTS);
-        if !self.sampled && events >= SAMPLE {
-            self.sampled = true;
-            if fitting < self.size / 2 {
+        let fitting = Self::fitting(events, bytes);
+        if self.sample.0 < SAMPLE {
+            self.sample = (self.sample.0 + events, self.sample.1 + bytes);
+            let fitting = Self::fitting(self.sample.0, self.sample.1);
+            if self.sample.0 >= SAMPLE && fitting < self.size / 2 {
                 self.size = fitting;
                 return true;
             }
@@ -270,7 +276,7 @@ mod tests {
     #[test]
     fn batches_follow_the_size_of_events() {
         let mut asking = Asking::new();
-        assert_eq!(size_after(&mut asking, 9, 3, 100 << 10), MOST_EVENTS, "too few to tell");
+        assert_eq!(size_after(&mut asking, 9, 3, 900), MOST_EVENTS);
         assert_eq!(size_after(&mut asking, 9, usize::MAX, 900), MOST_EVENTS);
         assert!(asking.learn(160, 16 << 20), "a message is full of events of 100 KB");
         assert_eq!(asking.size, 20);
@@ -286,6 +292,9 @@ mod tests {
         assert!(asking.learn(101, 101 * (5 << 10)));
         assert_eq!(asking.size as usize, BATCH_BYTES / (5 << 10));
         assert!(!asking.learn(101, 101 * (30 << 10)), "only the first");
+        let mut few = Asking::new();
+        assert_eq!(size_after(&mut few, 9, 5, 100 << 10), MOST_EVENTS, "too few to tell");
+        assert_eq!(size_after(&mut few, 1, 5, 100 << 10), 20);
     }
 
     #[test]
