@@ -97,6 +97,13 @@ async fn ddl_during_the_clone_is_followed() {
     sync.stop().await;
 }
 
+/// A worker that had copied all there is, and ended without a word.
+async fn killed_while_streaming(world: &World) {
+    let mut worker = Worker::start(world, 0);
+    worker.until("streaming", |worker| worker.field("phase") == "Streaming").await;
+    worker.kill();
+}
+
 /// Killed between a rename on the target and its record, it copies what was renamed anew, since it is capped, before or
 /// after it meets the rename again: what stands under the new name is not in the way.
 async fn killed_in_a_rename(db: &str, replaced_is_capped: bool, copied_first: bool) {
@@ -108,9 +115,7 @@ async fn killed_in_a_rename(db: &str, replaced_is_capped: bool, copied_first: bo
     }
     world.fill("log", 20, 10).await;
     world.fill("replaced", 30, 10).await;
-    let mut worker = Worker::start(&world, 0);
-    worker.until("streaming", |worker| worker.field("phase") == "Streaming").await;
-    worker.kill();
+    killed_while_streaming(&world).await;
     let rename = async |client: &mongodb::Client| {
         let (from, to) = (format!("{db}.log"), format!("{db}.replaced"));
         let command = doc! {"renameCollection": from, "to": to, "dropTarget": true};
@@ -156,9 +161,7 @@ async fn what_was_begun_and_is_gone_from_the_source_does_not_stay() {
     let capped = CreateCollectionOptions::builder().capped(true).size(1 << 20).build();
     world.src().create_collection("log").with_options(capped).await.unwrap();
     world.fill("other", 20, 10).await;
-    let mut worker = Worker::start(&world, 0);
-    worker.until("streaming", |worker| worker.field("phase") == "Streaming").await;
-    worker.kill();
+    killed_while_streaming(&world).await;
     let records = world.target.database("clustersync").collection::<Document>("collections");
     let begun = doc! {"$set": {"state": "Creating", "late": true, "targetUuid": null}};
     let found = records.find_one_and_update(doc! {"target": "begun_and_gone.log"}, begun).await.unwrap();
@@ -180,9 +183,7 @@ async fn killed_in_a_rename_onto_what_waits_for_its_clone_it_keeps_the_copy() {
     let world = World::shared("renamed_onto_pending").await;
     world.fill("copied", 20, 10).await;
     world.fill("waits", 30, 10).await;
-    let mut worker = Worker::start(&world, 0);
-    worker.until("streaming", |worker| worker.field("phase") == "Streaming").await;
-    worker.kill();
+    killed_while_streaming(&world).await;
     let state = world.target.database("clustersync");
     let waits = doc! {"$set": {"state": "Pending", "targetUuid": null, "cloneEnd": null}};
     let records = state.collection::<Document>("collections");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures::try_join;
-use mongodb::bson::doc;
+use mongodb::bson::{Uuid, doc};
 
 use super::{plan, restart, source_time};
 use crate::sync::catalog::create::{self, Existing};
@@ -72,8 +72,12 @@ pub async fn begin(ctx: &Context, collection: &Arc<Collection>) -> Result<Option
             let now = source_time(ctx).await?;
             let Some(found) = read::by_uuid(&ctx.source, record.uuid, now).await? else {
                 // Its drop will find no UUID to drop: what an earlier run created goes here.
-                if was == CollectionState::Creating {
-                    clear_begun(ctx, &record).await?;
+                let namespace = record.target_namespace();
+                if was == CollectionState::Creating
+                    && let Existing::Collection(uuid) = standing(ctx, &namespace).await?
+                    && !ctx.catalog.is_of_another(uuid, record.uuid)
+                {
+                    clear_begun(ctx, &namespace, uuid).await?;
                 }
                 return Ok(None);
             };
@@ -169,17 +173,15 @@ async fn partitions(ctx: &Context, collection: &Collection) -> Result<Vec<Partit
 /// this one was is gone from the source.
 async fn clear_target(ctx: &Context, record: &CollectionRecord, was: CollectionState) -> Result<bool> {
     let namespace = record.target_namespace();
-    let found = standing(ctx, &namespace).await?;
-    if let Existing::Collection(found) = found
-        && ctx.catalog.is_of_another(found, record.uuid)
-    {
-        return Ok(false);
+    let mut found = standing(ctx, &namespace).await?;
+    if let Existing::Collection(uuid) = found {
+        if ctx.catalog.is_of_another(uuid, record.uuid) {
+            return Ok(false);
+        }
+        if was == CollectionState::Creating {
+            found = clear_begun(ctx, &namespace, uuid).await?;
+        }
     }
-    let found = if was == CollectionState::Creating && matches!(found, Existing::Collection(_)) {
-        clear_begun(ctx, record).await?
-    } else {
-        found
-    };
     match found {
         Existing::Nothing => Ok(true),
         found if ctx.config.initial_sync.on_existing_data == OnExistingData::Drop => {
@@ -200,19 +202,13 @@ async fn standing(ctx: &Context, namespace: &Namespace) -> Result<Existing> {
     Ok(found)
 }
 
-/// Drop what an earlier run may have begun: a collection without documents. What stands there then.
-async fn clear_begun(ctx: &Context, record: &CollectionRecord) -> Result<Existing> {
-    let namespace = record.target_namespace();
-    match standing(ctx, &namespace).await? {
-        Existing::Collection(uuid)
-            if !ctx.catalog.is_of_another(uuid, record.uuid)
-                && create::is_empty(&ctx.target, &namespace).await? =>
-        {
-            create::drop(&ctx.target, &namespace, uuid).await?;
-            Ok(Existing::Nothing)
-        }
-        found => Ok(found),
+/// Drop what an earlier run may have begun, where it has no documents. What stands there then.
+async fn clear_begun(ctx: &Context, namespace: &Namespace, uuid: Uuid) -> Result<Existing> {
+    if !create::is_empty(&ctx.target, namespace).await? {
+        return Ok(Existing::Collection(uuid));
     }
+    create::drop(&ctx.target, namespace, uuid).await?;
+    Ok(Existing::Nothing)
 }
 
 /// Its indexes as the source has them now, in place of those that are recorded.
