@@ -32,6 +32,9 @@ struct Capacity {
 /// Of one collection: beyond this the gain is small, an abort costs more, and so does the memory.
 const BATCH: Capacity = Capacity { changes: 2_000, bytes: 1 << 20 };
 
+/// Of large changes, which are not worth a transaction a handful at a time.
+const FEW: Capacity = Capacity { changes: 64, bytes: 2 << 20 };
+
 /// What each further collection adds to that: it takes commands of its own, which should not be small.
 const OF_EACH_COLLECTION: Capacity = Capacity { changes: 120, bytes: 32 << 10 };
 
@@ -220,7 +223,7 @@ impl Worker {
                 read = true;
             }
             bytes += changes[at].write.len();
-            if read && bytes > capacity.bytes {
+            if read && !capacity.admits(at, bytes) {
                 return Ok(changes.split_off(at + 1));
             }
         }
@@ -343,7 +346,7 @@ fn take(queue: &mut VecDeque<Change>) -> Vec<Change> {
     for change in queue.iter() {
         bytes += change.write.len();
         let capacity = Capacity::of(collections.len());
-        if count > 0 && (count >= capacity.changes || bytes > capacity.bytes || capped(change) != first) {
+        if count > 0 && (!capacity.admits(count, bytes) || capped(change) != first) {
             break;
         }
         collections.insert(Arc::as_ptr(&change.collection));
@@ -365,6 +368,12 @@ impl Capacity {
             changes: MOST.changes.min(BATCH.changes + further * OF_EACH_COLLECTION.changes),
             bytes: MOST.bytes.min(BATCH.bytes + further * OF_EACH_COLLECTION.bytes),
         }
+    }
+
+    /// One more change, beside `count` others, that makes `bytes` of them all.
+    fn admits(self, count: usize, bytes: usize) -> bool {
+        let few = count < FEW.changes && bytes <= FEW.bytes;
+        count < self.changes && (bytes <= self.bytes || few)
     }
 }
 
@@ -392,4 +401,24 @@ fn check_count(reply: &Document, statements: &[usize], changes: &[Change]) -> Re
             namespace.unwrap_or_default()
         ),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_few_large_changes_may_have_more_bytes_than_many_small_ones() {
+        let one = Capacity::of(1);
+        assert!(one.admits(BATCH.changes - 1, BATCH.bytes) && !one.admits(BATCH.changes, BATCH.bytes));
+        assert!(one.admits(FEW.changes - 1, FEW.bytes) && !one.admits(FEW.changes, BATCH.bytes + 1));
+        assert!(!one.admits(1, FEW.bytes + 1));
+    }
+
+    #[test]
+    fn more_collections_have_more_room_up_to_a_bound() {
+        assert!(Capacity::of(50).admits(BATCH.changes, BATCH.bytes + 1));
+        assert_eq!(Capacity::of(0), BATCH);
+        assert_eq!(Capacity::of(1_000), MOST);
+    }
 }

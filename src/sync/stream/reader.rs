@@ -21,16 +21,16 @@ const AWAIT: Duration = Duration::from_millis(250);
 const ANSWER: Duration = Duration::from_secs(2);
 
 /// Bytes that a batch should have: the server would fill 16 MB, of which several are on their way at a time.
-const BATCH_BYTES: usize = 2 << 20;
+const BATCH_BYTES: usize = 1 << 20;
 
 /// Events in a batch at most.
-const MOST_EVENTS: u32 = 4_000;
+const MOST_EVENTS: u32 = 2_000;
 
 /// Events in a batch at least, where it is asked for anew because they are large.
 const FEWEST_EVENTS: u32 = 4;
 
 /// The first events, which tell how large those to come are: the first batch of a cursor has a hundred at most, what
-/// follows would be forty times as large.
+/// follows would be twenty times as large.
 const SAMPLE: usize = 50;
 
 /// How many times as many events are asked for at most where those that come are small.
@@ -275,12 +275,13 @@ mod tests {
 
     #[test]
     fn batches_follow_the_size_of_events() {
+        let of_100_kb = u32::try_from(BATCH_BYTES / (100 << 10)).unwrap();
         let mut asking = Asking::new();
         assert_eq!(size_after(&mut asking, 9, 3, 900), MOST_EVENTS);
         assert_eq!(size_after(&mut asking, 9, usize::MAX, 900), MOST_EVENTS);
         assert!(asking.learn(160, 16 << 20), "a message is full of events of 100 KB");
-        assert_eq!(asking.size, 20);
-        assert_eq!(size_after(&mut asking, 9, usize::MAX, 100 << 10), 20);
+        assert_eq!(asking.size, of_100_kb);
+        assert_eq!(size_after(&mut asking, 9, usize::MAX, 100 << 10), of_100_kb);
         assert_eq!(size_after(&mut asking, 9, 1, 16 << 20), FEWEST_EVENTS);
         assert_eq!(size_after(&mut asking, 99, 3, 900), FEWEST_EVENTS, "there are no more");
         assert_eq!(size_after(&mut asking, 99, usize::MAX, 900) as usize, BATCH_BYTES / 900);
@@ -291,10 +292,10 @@ mod tests {
         let mut asking = Asking::new();
         assert!(asking.learn(101, 101 * (5 << 10)));
         assert_eq!(asking.size as usize, BATCH_BYTES / (5 << 10));
-        assert!(!asking.learn(101, 101 * (30 << 10)), "only the first");
+        assert!(!asking.learn(101, 101 * (15 << 10)), "only the first");
         let mut few = Asking::new();
         assert_eq!(size_after(&mut few, 9, 5, 100 << 10), MOST_EVENTS, "too few to tell");
-        assert_eq!(size_after(&mut few, 1, 5, 100 << 10), 20);
+        assert_eq!(size_after(&mut few, 1, 5, 100 << 10) as usize, BATCH_BYTES / (100 << 10));
     }
 
     #[test]
