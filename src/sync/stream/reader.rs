@@ -284,7 +284,8 @@ mod tests {
         assert_eq!(size_after(&mut asking, 9, usize::MAX, 100 << 10), of_100_kb);
         assert_eq!(size_after(&mut asking, 9, 1, 16 << 20), FEWEST_EVENTS);
         assert_eq!(size_after(&mut asking, 99, 3, 900), FEWEST_EVENTS, "there are no more");
-        assert_eq!(size_after(&mut asking, 99, usize::MAX, 900) as usize, BATCH_BYTES / 900);
+        let (grown, fitting) = (size_after(&mut asking, 99, usize::MAX, 900) as usize, BATCH_BYTES / 900);
+        assert!((fitting / 2..=fitting).contains(&grown), "{grown}");
     }
 
     #[test]
