@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mongodb::bson::{Document, Timestamp, doc};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{RwLockWriteGuard, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Interval;
 use tokio_util::sync::CancellationToken;
@@ -29,7 +29,7 @@ use super::state::record::FORMAT;
 use super::state::slot::{LANE, LaneRecord};
 use super::state::store::SLOTS;
 use super::state::{CollectionState, Stage, SyncRecord};
-use super::stream::reader;
+use super::stream::{reader, token};
 
 /// How long queues may take to drain at a stop; what is left is read again from the checkpoint.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -108,7 +108,7 @@ pub async fn run(
             () = moment(&mut ticks, &mut cloned) => {
                 let applied = watermark.mark().time;
                 ctx.progress.update_times(|times| times.applied = Some(applied));
-                clone::missing(ctx, applied)?;
+                clone::missing(ctx, applied).await?;
                 let wanted = desired.borrow().clone();
                 steer.position.applied = applied;
                 steer.position.cloned = *cloned.borrow_and_update();
@@ -230,6 +230,8 @@ async fn drain(tasks: &mut JoinSet<Result<()>>) -> Result<bool> {
 struct Steer<'a> {
     ctx: &'a Context,
     position: Position,
+    /// From the cutover on, no more DDL is begun.
+    ddl: Option<RwLockWriteGuard<'a, ()>>,
 }
 
 impl<'a> Steer<'a> {
@@ -243,7 +245,24 @@ impl<'a> Steer<'a> {
             settled: false,
             applied: Timestamp { time: 0, increment: 0 },
         };
-        Self { ctx, position }
+        Self { ctx, position, ddl: None }
+    }
+
+    /// Keep DDL from now on from being begun; false where some is under way or half done, or brought something to be copied:
+    /// nobody would end it after the cutover.
+    async fn hold_ddl(&mut self) -> Result<bool> {
+        let Ok(ddl) = self.ctx.catalog.ddl.try_write() else { return Ok(false) };
+        let (copied, end) = self.ctx.catalog.copied();
+        let settled = copied && end.is_none_or(|end| self.position.applied >= end);
+        let intent = self.ctx.store.load().await?.and_then(|record| record.intent);
+        let half_done = intent
+            .and_then(|intent| token::time(&intent.token))
+            .is_some_and(|time| time > self.position.applied);
+        if !settled || half_done {
+            return Ok(false);
+        }
+        self.ddl = Some(ddl);
+        Ok(true)
     }
 
     /// Take steps until there is nothing to do but to wait, or the run is over.
@@ -277,6 +296,9 @@ impl<'a> Steer<'a> {
                 Step::FixFence => self.fix_fence(publisher).await?,
                 Step::Drain => publisher.enter(Phase::Completing, "draining to the fence"),
                 Step::CutOver => {
+                    if !self.hold_ddl().await? {
+                        return Ok(None);
+                    }
                     checkpointer.write(Document::new()).await?;
                     return Ok(Some(End::Drained));
                 }

@@ -55,6 +55,33 @@ async fn renames_and_out_across_the_border() {
     sync.stop().await;
 }
 
+/// Out of the scope and back while it waits for its clone: what came back is cloned, under the name that it has then.
+#[tokio::test]
+async fn out_of_the_scope_and_back_before_its_clone() {
+    let world = World::shared("out_and_back").await;
+    for name in ["c0", "c1", "c2"] {
+        world.fill(name, 12_000, 800).await;
+    }
+    let mut config = world.config();
+    config.scope = Scope::new(&["out_and_back.c*".to_owned()], &[]).unwrap();
+    config.limits.bytes_per_second = 12 << 20;
+    config.initial_sync.parallel_collections = 1;
+    let sync = Sync::start(config);
+    sync.until("cloning", |report| report.initial_sync.documents > 2_000).await;
+    let admin = world.source.database("admin");
+    for (from, to) in [("c2", "tmp"), ("tmp", "c_back")] {
+        let (from, to) = (format!("out_and_back.{from}"), format!("out_and_back.{to}"));
+        admin.run_command(doc! {"renameCollection": from, "to": to}).await.unwrap();
+    }
+    world.coll("c_back").update_many(doc! {"n": 3}, doc! {"$set": {"late": 1}}).await.unwrap();
+    sync.phase(Phase::Streaming).await;
+    world.coll("c_back").insert_one(doc! {"_id": "after"}).await.unwrap();
+    world.caught_up(&sync).await;
+    assert_eq!(names(&world).await, ["c0", "c1", "c_back"]);
+    world.assert_identical(true).await;
+    sync.stop().await;
+}
+
 /// Of one collection: the others are on one side only.
 async fn differences(world: &World, name: &str) -> Vec<String> {
     let judge = Judge { databases: vec![world.db.clone()], before_completion: false };

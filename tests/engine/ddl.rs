@@ -1,7 +1,8 @@
 //! DDL while streaming.
 
-use clustersync::sync::{Phase, Reason};
-use mongodb::bson::{Document, doc};
+use clustersync::sync::{DesiredState, Phase, Reason};
+use futures::StreamExt;
+use mongodb::bson::{Document, Timestamp, doc, serialize_to_document};
 use mongodb::options::{CreateCollectionOptions, IndexOptions};
 
 use crate::clone::index;
@@ -49,7 +50,7 @@ async fn ddl_is_followed() {
     world.caught_up(&sync).await;
     tokio::time::sleep(std::time::Duration::from_secs(1)).await;
     world.assert_identical(true).await;
-    sync.want(clustersync::sync::DesiredState::Completed);
+    sync.want(DesiredState::Completed);
     sync.phase(Phase::Completed).await;
     world.assert_identical(false).await;
     sync.stop().await;
@@ -152,6 +153,31 @@ async fn killed_in_a_rename_of_a_capped_collection_it_copies_under_the_new_name(
         killed_in_a_rename("renamed_half", false, false),
         killed_in_a_rename("renamed_half_onto_capped", true, false)
     );
+}
+
+/// Killed in DDL that comes after the fence: the cutover waits until that is done, since nobody would end it later.
+#[tokio::test]
+async fn a_cutover_waits_for_ddl_that_is_half_done() {
+    let world = World::shared("half_done_at_cutover").await;
+    world.fill("c", 10, 10).await;
+    killed_while_streaming(&world).await;
+    let mut events = world.src().watch().show_expanded_events(true).await.unwrap();
+    world.src().create_collection("made").await.unwrap();
+    let event = events.next().await.unwrap().unwrap();
+    let token = serialize_to_document(&event.id).unwrap().get_str("_data").unwrap().to_owned();
+    let long_ago = Timestamp { time: 1, increment: 1 };
+    let completing = doc! {"$set": {
+        "stage": "Completing",
+        "completion": {"requestedAt": "2026-01-01T00:00:00Z", "fence": long_ago, "committedAt": null},
+        "intent": {"token": token},
+    }};
+    let syncs = world.target.database("clustersync").collection::<Document>("syncs");
+    syncs.update_one(doc! {"_id": &world.db}, completing).await.unwrap();
+    let sync = world.start();
+    sync.want(DesiredState::Completed);
+    sync.phase(Phase::Completed).await;
+    world.assert_identical(false).await;
+    sync.stop().await;
 }
 
 /// Killed when it had created a collection and not recorded its UUID, and the source has it no more: it goes.

@@ -41,6 +41,9 @@ const OF_EACH_COLLECTION: Capacity = Capacity { changes: 120, bytes: 32 << 10 };
 /// Over however many collections.
 const MOST: Capacity = Capacity { changes: 8_000, bytes: 4 << 20 };
 
+/// Documents that were read again and are remembered one by one; they are looked at before each batch.
+const REMEMBERED: usize = 50_000;
+
 /// What the rest of the engine knows of a lane.
 #[derive(Debug)]
 pub struct Lane {
@@ -188,7 +191,7 @@ impl Worker {
             let plan = plan(&changes);
             self.ctx.store.prove().await?;
             for (number, operation) in plan.operations.iter().enumerate() {
-                let reply = self.ctx.target.raw_command(&operation.db, operation.command.clone()).await?;
+                let reply = self.ctx.target.raw_command(&operation.db, operation.for_majority()).await?;
                 if let Some(error) = write_error(&reply) {
                     let refused = plan.statements[number].get(error.index).copied();
                     let refused = refused.ok_or_else(|| write_failure("a batch", &error))?;
@@ -218,8 +221,8 @@ impl Worker {
                     reread(&self.ctx, &change.collection, change.key.get(), change.time).await?;
                 change.write = put_or_delete(document);
                 change.replay = true;
-                self.reread.insert(change.hash, as_of);
-                self.read_until = self.read_until.max(Some(as_of));
+                let hash = change.hash;
+                self.remember(hash, as_of);
                 read = true;
             }
             bytes += changes[at].write.len();
@@ -228,6 +231,17 @@ impl Worker {
             }
         }
         Ok(Vec::new())
+    }
+
+    /// A document was read as of a time: older changes of it are replays; of all documents, where these are too many to be
+    /// told apart.
+    fn remember(&mut self, hash: u64, as_of: Timestamp) {
+        self.reread.insert(hash, as_of);
+        self.read_until = self.read_until.max(Some(as_of));
+        if self.reread.len() > REMEMBERED {
+            self.replay_until = self.read_until;
+            self.reread.clear();
+        }
     }
 
     /// Mark the changes that a document read again already holds.
@@ -287,8 +301,7 @@ impl Worker {
         let (document, as_of) = reread(&self.ctx, &change.collection, change.key.get(), change.time).await?;
         let hash = change.hash;
         changes[refused].write = put_or_delete(document);
-        self.reread.insert(hash, as_of);
-        self.read_until = self.read_until.max(Some(as_of));
+        self.remember(hash, as_of);
         for later in &mut changes[refused + 1..] {
             if later.hash == hash && later.time <= as_of {
                 later.replay = true;

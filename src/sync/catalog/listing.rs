@@ -5,9 +5,12 @@ use mongodb::bson::{RawDocumentBuf, Timestamp, Uuid, doc};
 
 use super::read::{SourceCatalog, SourceCollection, without};
 use crate::sync::endpoint::{Endpoint, failure, raw};
-use crate::sync::error::{Error, Result};
+use crate::sync::error::{Error, Reason, Result};
 use crate::sync::namespace::Namespace;
 use crate::sync::scope::Scope;
+
+/// How often a collection is looked at whose name changes between two looks: it is not gone.
+const LOOKS: usize = 5;
 
 /// Everything in scope, as it is while it is read.
 pub async fn read(source: &Endpoint, scope: &Scope) -> Result<SourceCatalog> {
@@ -24,14 +27,25 @@ pub async fn read(source: &Endpoint, scope: &Scope) -> Result<SourceCatalog> {
 /// time, so a member that does not lag is asked.
 pub async fn by_uuid(source: &Endpoint, uuid: Uuid, time: Timestamp) -> Result<Option<SourceCollection>> {
     let source = &source.at_primary();
+    for _ in 0..LOOKS {
+        let Some((db, entry)) = entry(source, uuid, time).await? else { return Ok(None) };
+        let mut catalog = SourceCatalog::default();
+        add(&mut catalog, source, &Scope::default(), &db, &entry).await?;
+        if let Some(found) = catalog.only()? {
+            return Ok(Some(found));
+        }
+    }
+    Err(Error::new(Reason::Interrupted, format!("the collection {uuid} has no name for long enough")))
+}
+
+/// What `listCollections` says of a collection, and its database.
+async fn entry(source: &Endpoint, uuid: Uuid, time: Timestamp) -> Result<Option<(String, Vec<u8>)>> {
     for db in databases(source).await? {
         // The server refuses "majority" here.
         let concern = doc! {"level": "local", "afterClusterTime": time};
         let command = doc! {"listCollections": 1, "filter": {"info.uuid": uuid}, "readConcern": concern};
-        if let Some(entry) = source.collect(&db, command).await?.first() {
-            let mut catalog = SourceCatalog::default();
-            add(&mut catalog, source, &Scope::default(), &db, entry).await?;
-            return catalog.only();
+        if let Some(entry) = source.collect(&db, command).await?.into_iter().next() {
+            return Ok(Some((db, entry)));
         }
     }
     Ok(None)

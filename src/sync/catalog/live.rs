@@ -219,6 +219,11 @@ impl Catalog {
         self.guard().get(&uuid).cloned()
     }
 
+    /// Whether `collection` is what stands for its UUID: one that left the scope and came back is another.
+    pub fn holds(&self, collection: &Arc<Collection>) -> bool {
+        self.get(collection.uuid).is_some_and(|held| Arc::ptr_eq(&held, collection))
+    }
+
     /// By its name on the target.
     pub fn by_target(&self, namespace: &Namespace) -> Option<Arc<Collection>> {
         self.guard().values().find(|collection| collection.target() == *namespace).cloned()

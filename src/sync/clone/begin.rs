@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use futures::try_join;
 use mongodb::bson::{Uuid, doc};
 
 use super::{plan, restart, source_time};
@@ -31,7 +30,7 @@ pub async fn announce(ctx: &Context, soon: &[Arc<Collection>]) -> Result<()> {
         let record = one.record();
         record.state == CollectionState::Pending && !record.late
     };
-    let soon: Vec<_> = soon.iter().filter(|one| ctx.catalog.get(one.uuid).is_some()).filter(is_new).collect();
+    let soon: Vec<_> = soon.iter().filter(|one| ctx.catalog.holds(one)).filter(is_new).collect();
     if soon.is_empty() {
         return Ok(());
     }
@@ -60,7 +59,7 @@ pub async fn begin(ctx: &Context, collection: &Arc<Collection>) -> Result<Option
     let waiting;
     let mut record = {
         let _ddl = ctx.catalog.ddl.read().await;
-        if ctx.catalog.get(collection.uuid).is_none() {
+        if !ctx.catalog.holds(collection) {
             return Ok(None);
         }
         let (was, announced) = (collection.state(), collection.is_announced());
@@ -122,7 +121,7 @@ pub async fn begin(ctx: &Context, collection: &Arc<Collection>) -> Result<Option
         }
     };
     let _ddl = ctx.catalog.ddl.read().await;
-    if ctx.catalog.get(collection.uuid).is_none() {
+    if !ctx.catalog.holds(collection) {
         return Ok(None);
     }
     // A rename may have happened since; only what was found out here is set.
@@ -196,9 +195,11 @@ async fn clear_target(ctx: &Context, record: &CollectionRecord, was: CollectionS
     }
 }
 
-/// What stands on the target under a name, and the proof that we may change it: nothing else fences what follows.
+/// What stands on the target under a name, and then the proof that we may change it: nothing else fences what follows, and
+/// what is found later may be a new owner's.
 async fn standing(ctx: &Context, namespace: &Namespace) -> Result<Existing> {
-    let (found, ()) = try_join!(ctx.lookups.existing(namespace), ctx.lookups.prove())?;
+    let found = ctx.lookups.existing(namespace).await?;
+    ctx.lookups.prove().await?;
     Ok(found)
 }
 

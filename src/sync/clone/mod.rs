@@ -147,6 +147,9 @@ async fn done(ctx: &Context, collection: &Arc<Collection>, whole: Option<Copied>
     let end = source_time(ctx).await?;
     {
         let _ddl = ctx.catalog.ddl.read().await;
+        if !ctx.catalog.holds(collection) {
+            return Ok(());
+        }
         let mut record = collection.record().clone();
         record.state = CollectionState::Cloned;
         record.clone_end = Some(end);
@@ -181,17 +184,15 @@ async fn gone(ctx: &Context, collection: &Arc<Collection>) -> Result<()> {
     Ok(())
 }
 
-/// Fail if the stream has passed the time at which a collection was not there, and its drop never came.
-pub fn missing(ctx: &Context, applied: Timestamp) -> Result<()> {
+/// Fail if the stream has passed the time at which a collection was not there, and its drop never came. Its events were
+/// discarded meanwhile: its clone begins anew.
+pub async fn missing(ctx: &Context, applied: Timestamp) -> Result<()> {
     let passed = |one: &Arc<Collection>| one.gone_at().is_some_and(|time| applied > time);
-    match ctx.catalog.all().iter().find(|one| passed(one)) {
-        None => Ok(()),
-        Some(one) => Err(Error::new(
-            Reason::Interrupted,
-            format!(
-                "{} was not found on the source, but was not dropped: looking again",
-                one.record().source
-            ),
-        )),
-    }
+    let Some(one) = ctx.catalog.all().into_iter().find(passed) else { return Ok(()) };
+    restart(ctx, &one).await?;
+    let name = one.record().source.clone();
+    Err(Error::new(
+        Reason::Interrupted,
+        format!("{name} was not found on the source, but was not dropped: looking again"),
+    ))
 }

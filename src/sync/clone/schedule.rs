@@ -97,10 +97,15 @@ async fn copy_each(
             begin::announce(ctx, &collections[number..collections.len().min(number + ANNOUNCED)]).await?;
         }
         let turn = match turns {
-            Some(turns) => Some((Arc::clone(turns).lock_owned().await, places.reader().await)),
+            Some(turns) => Some(Arc::clone(turns).lock_owned().await),
             None => None,
         };
+        // The reader last: who has a place, and turns out to be large, waits for one.
         let place = places.collection().await;
+        let turn = match turn {
+            Some(turn) => Some((turn, places.reader().await)),
+            None => None,
+        };
         while let Some(ended) = copies.try_join_next() {
             flat(ended)?;
         }

@@ -94,9 +94,7 @@ async fn write_whole(ctx: &Context, collection: &Collection, chunk: &Chunk) -> R
     let began = Instant::now();
     let _writing = ctx.budgets.write.reserve(size * COPIES).await;
     for operation in inserts(&namespace, uuid, &documents) {
-        let mut command = Writer::continuing(operation.command.as_bytes());
-        command.majority();
-        let reply = ctx.target.raw_command(&operation.db, command.finish()).await?;
+        let reply = ctx.target.raw_command(&operation.db, operation.for_majority()).await?;
         if write_error(&reply).is_some() {
             return Ok(None);
         }
@@ -199,7 +197,8 @@ async fn write_capped(
         let operations =
             if literal { upserts(&namespace, uuid, now) } else { inserts(&namespace, uuid, now) };
         for operation in operations {
-            let reply = ctx.target.raw_command(&operation.db, operation.command).await?;
+            // No slot would show that a failover took it back.
+            let reply = ctx.target.raw_command(&operation.db, operation.for_majority()).await?;
             if let Some(error) = write_error(&reply) {
                 if error.code == failure::DUPLICATE_KEY {
                     return Ok(Written::Twice);

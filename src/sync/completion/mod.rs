@@ -162,12 +162,12 @@ async fn restore_options(target: &Endpoint, catalog: &Catalog) -> Result<()> {
             let record = collection.record();
             (record.target_namespace(), record.target_uuid, options::restoration(&record.options.bytes))
         };
+        // What was not created is not there.
+        let Some(uuid) = uuid else { continue };
         for step in steps {
             let mut command = doc! {"collMod": &namespace.coll};
             command.extend(step);
-            if let Some(uuid) = uuid {
-                command.insert("collectionUUID", uuid);
-            }
+            command.insert("collectionUUID", uuid);
             command.insert("writeConcern", doc! {"w": "majority"});
             let done = target.long_command(&namespace.db, command).await;
             done.map_err(|error| error.context(format!("restoring the options of {namespace}")))?;

@@ -9,6 +9,7 @@ use mongodb::options::{Acknowledgment, ReadConcern, SessionOptions, TransactionO
 use crate::sync::endpoint::Endpoint;
 use crate::sync::endpoint::client::Side;
 use crate::sync::endpoint::failure;
+use crate::sync::endpoint::raw::Writer;
 use crate::sync::error::{Error, Reason, Result};
 
 /// One command of a transaction.
@@ -26,6 +27,13 @@ impl Operation {
         let command = RawDocumentBuf::try_from(command)
             .map_err(|error| Error::new(Reason::Internal, format!("a command cannot be encoded: {error}")))?;
         Ok(Self { db: db.to_owned(), command })
+    }
+
+    /// The command, outside of a transaction: done when a majority has it.
+    pub fn for_majority(&self) -> RawDocumentBuf {
+        let mut writer = Writer::continuing(self.command.as_bytes());
+        writer.majority();
+        writer.finish()
     }
 
     /// Bytes of the command.

@@ -185,6 +185,8 @@ impl Ddl {
             create::Existing::Nothing => Ok(()),
             create::Existing::Collection(_) if begun && create::is_empty(target, namespace).await? => Ok(()),
             found if drop => {
+                // After the look: what is found later may be a new owner's.
+                self.ctx.store.prove().await?;
                 tracing::warn!(%namespace, "dropping what stands on the target, as asked: the source created it anew");
                 match found {
                     create::Existing::Collection(uuid) => create::drop(target, namespace, uuid).await,

@@ -78,6 +78,7 @@ impl Ddl {
         for view in &views {
             let Some(namespace) = Namespace::parse(&view.namespace) else { continue };
             if create::existing(&self.ctx.target, &namespace).await? == create::Existing::View {
+                self.ctx.store.prove().await?;
                 create::drop_view(&self.ctx.target, &namespace).await?;
             }
             operations.push(self.ctx.store.remove(VIEWS, doc! {"_id": &view.id})?);
