@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::try_join;
 use mongodb::bson::{Uuid, doc};
 
 use super::{plan, restart, source_time};
@@ -195,11 +196,13 @@ async fn clear_target(ctx: &Context, record: &CollectionRecord, was: CollectionS
     }
 }
 
-/// What stands on the target under a name, and then the proof that we may change it: nothing else fences what follows, and
-/// what is found later may be a new owner's.
+/// What stands on the target under a name, and the proof that we may change it: nothing else fences what follows. What was
+/// found after the proof may be a new owner's.
 async fn standing(ctx: &Context, namespace: &Namespace) -> Result<Existing> {
-    let found = ctx.lookups.existing(namespace).await?;
-    ctx.lookups.prove().await?;
+    let (found, ()) = try_join!(ctx.lookups.existing(namespace), ctx.lookups.prove())?;
+    if found != Existing::Nothing {
+        ctx.lookups.prove().await?;
+    }
     Ok(found)
 }
 
