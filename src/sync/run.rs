@@ -112,8 +112,7 @@ pub async fn run(
                 let wanted = desired.borrow().clone();
                 steer.position.applied = applied;
                 steer.position.cloned = *cloned.borrow_and_update();
-                let (copied, end) = ctx.catalog.copied();
-                steer.position.settled = copied && end.is_none_or(|end| applied >= end);
+                steer.position.settled = ctx.catalog.is_settled(applied);
                 if let Some(end) = steer.look(&wanted, publisher, &mut checkpointer).await? {
                     break end;
                 }
@@ -252,13 +251,14 @@ impl<'a> Steer<'a> {
     /// nobody would end it after the cutover.
     async fn hold_ddl(&mut self) -> Result<bool> {
         let Ok(ddl) = self.ctx.catalog.ddl.try_write() else { return Ok(false) };
-        let (copied, end) = self.ctx.catalog.copied();
-        let settled = copied && end.is_none_or(|end| self.position.applied >= end);
+        if !self.ctx.catalog.is_settled(self.position.applied) {
+            return Ok(false);
+        }
         let intent = self.ctx.store.load().await?.and_then(|record| record.intent);
         let half_done = intent
             .and_then(|intent| token::time(&intent.token))
             .is_some_and(|time| time > self.position.applied);
-        if !settled || half_done {
+        if half_done {
             return Ok(false);
         }
         self.ddl = Some(ddl);

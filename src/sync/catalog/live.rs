@@ -234,11 +234,17 @@ impl Catalog {
         self.guard().values().any(|one| one.uuid != collection && one.record().target_uuid == Some(on_target))
     }
 
-    /// Whether every collection is copied, and where the last of these copies ended.
-    pub fn copied(&self) -> (bool, Option<Timestamp>) {
-        let all = self.guard();
-        let ends = all.values().filter_map(|one| one.record().clone_end).max();
-        (all.values().all(|one| one.state() == CollectionState::Cloned), ends)
+    /// Whether every collection is copied.
+    pub fn is_copied(&self) -> bool {
+        self.guard().values().all(|one| one.state() == CollectionState::Cloned)
+    }
+
+    /// Whether every collection is copied, and what was applied has reached the end of each copy.
+    pub fn is_settled(&self, applied: Timestamp) -> bool {
+        let settled = |one: &Arc<Collection>| {
+            one.state() == CollectionState::Cloned && one.record().clone_end.is_none_or(|end| end <= applied)
+        };
+        self.guard().values().all(settled)
     }
 
     /// The views, by name.

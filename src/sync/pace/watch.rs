@@ -39,7 +39,7 @@ pub async fn watch(ctx: &Context) {
     let (mut source, mut target) = (Overdue::default(), Overdue::default());
     loop {
         let next = Instant::now() + EVERY;
-        let (copied, _) = ctx.catalog.copied();
+        let copied = ctx.catalog.is_copied();
         let mut measured = Measured::default();
         if !limits.max_source_latency.is_zero() && !copied {
             measured.source_latency = latency(ctx, &mut probe, next).await;
