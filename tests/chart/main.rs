@@ -12,3 +12,4 @@ mod monitoring;
 mod refused;
 mod schemas;
 mod switches;
+mod tools;

@@ -197,3 +197,32 @@ async fn a_pause_in_the_clone_keeps_what_is_done() {
     world.assert_identical(true).await;
     sync.stop().await;
 }
+
+/// A clone goes on at the document at which it stopped, which it knows by its bytes.
+#[tokio::test]
+async fn an_id_that_comes_back_in_other_bytes_where_the_clone_goes_on() {
+    let world = World::shared("other_bytes").await;
+    let create = doc! {"create": "c", "collation": {"locale": "en", "strength": 2}};
+    world.src().run_command(create).await.unwrap();
+    let filler = "x".repeat(400_000);
+    let document = |id: &str| doc! {"_id": id, "filler": &filler};
+    let ids: Vec<String> = (0..16).map(|n| format!("a{n:02}")).collect();
+    world.coll("c").insert_many(ids.iter().map(|id| document(id))).await.unwrap();
+    let mut config = world.config();
+    config.limits.bytes_per_second = 1 << 20;
+    let sync = Sync::start(config);
+    sync.until("cloning", |report| report.initial_sync.documents_copied > 1).await;
+    sync.want(DesiredState::Paused);
+    let report = sync.phase(Phase::Paused).await;
+    assert!(report.initial_sync.documents_copied < 16, "it was too fast to be paused");
+    for id in &ids {
+        // Equal to what stands there, under the collation.
+        world.coll("c").delete_one(doc! {"_id": id.to_uppercase()}).await.unwrap();
+        world.coll("c").insert_one(document(&id.to_uppercase())).await.unwrap();
+    }
+    sync.want(DesiredState::Running);
+    sync.phase(Phase::Streaming).await;
+    world.caught_up(&sync).await;
+    world.assert_identical(true).await;
+    sync.stop().await;
+}

@@ -1,5 +1,6 @@
 //! DDL while streaming.
 
+use clustersync::sync::config::OnExistingData;
 use clustersync::sync::{DesiredState, Phase, Reason};
 use futures::StreamExt;
 use mongodb::bson::{Document, Timestamp, doc, serialize_to_document};
@@ -7,7 +8,7 @@ use mongodb::options::{CreateCollectionOptions, IndexOptions};
 
 use crate::clone::index;
 use crate::kill::Worker;
-use crate::world::World;
+use crate::world::{Sync, World};
 
 #[tokio::test]
 async fn ddl_is_followed() {
@@ -231,6 +232,27 @@ async fn killed_in_a_rename_onto_what_waits_for_its_clone_it_keeps_the_copy() {
     assert!(error.is_none_or(|error| error.reason != "TargetNotEmpty"), "its own copy is in its way");
     rename(&world.source).await;
     world.coll("waits").insert_one(doc! {"_id": "after"}).await.unwrap();
+    sync.phase(Phase::Streaming).await;
+    world.caught_up(&sync).await;
+    world.assert_identical(true).await;
+    sync.stop().await;
+}
+
+#[tokio::test]
+async fn renamed_to_where_the_users_own_stands() {
+    let world = World::shared("own_stands").await;
+    world.fill("c", 20, 10).await;
+    let sync = world.start();
+    sync.phase(Phase::Streaming).await;
+    world.tgt().collection("name").insert_one(doc! {"_id": "precious"}).await.unwrap();
+    let rename = doc! {"renameCollection": "own_stands.c", "to": "own_stands.name"};
+    world.source.database("admin").run_command(rename).await.unwrap();
+    let report = sync.stalled(Reason::TargetNotEmpty).await;
+    assert!(report.message.contains("own_stands.name"), "{}", report.message);
+    sync.stop().await;
+    let mut config = world.config();
+    config.initial_sync.on_existing_data = OnExistingData::Drop;
+    let sync = Sync::start(config);
     sync.phase(Phase::Streaming).await;
     world.caught_up(&sync).await;
     world.assert_identical(true).await;

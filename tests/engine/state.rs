@@ -81,6 +81,67 @@ async fn a_restart_clones_anew_only_where_the_user_allows_it() {
 }
 
 #[tokio::test]
+async fn a_restart_leaves_nothing_that_the_source_lost_meanwhile() {
+    let world = World::shared("lost_meanwhile").await;
+    for name in ["kept", "dropped", "renamed"] {
+        world.fill(name, 20, 10).await;
+    }
+    let view = doc! {"create": "seen", "viewOn": "kept", "pipeline": []};
+    world.src().run_command(view).await.unwrap();
+    let sync = world.start();
+    sync.phase(Phase::Streaming).await;
+    sync.stop().await;
+    world.coll("dropped").drop().await.unwrap();
+    world.coll("seen").drop().await.unwrap();
+    let rename = doc! {"renameCollection": "lost_meanwhile.renamed", "to": "lost_meanwhile.name"};
+    world.source.database("admin").run_command(rename).await.unwrap();
+    world.tgt().collection::<Document>("kept").drop().await.unwrap();
+    world.tgt().collection("own").insert_one(doc! {"_id": "precious"}).await.unwrap();
+
+    let mut config = world.config();
+    let desired = Desired { restart: "now".to_owned(), ..Desired::default() };
+    let sync = Sync::start_with(config.clone(), desired.clone());
+    let report = sync.stalled(Reason::TargetNotEmpty).await;
+    for name in ["dropped", "renamed", "seen"] {
+        assert!(report.message.contains(&format!("lost_meanwhile.{name}")), "{}", report.message);
+    }
+    sync.stop().await;
+    config.initial_sync.on_existing_data = clustersync::sync::config::OnExistingData::Drop;
+    let sync = Sync::start_with(config, desired);
+    sync.until("cloned anew", |report| report.phase == Phase::Streaming && report.handled_restart == "now")
+        .await;
+    world.caught_up(&sync).await;
+    let own = world.tgt().collection::<Document>("own");
+    assert_eq!(own.count_documents(doc! {}).await.unwrap(), 1, "it was never ours");
+    own.drop().await.unwrap();
+    world.assert_identical(true).await;
+    sync.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_cut_over_is_its_users() {
+    let world = World::shared("cut_over").await;
+    for name in ["kept", "dropped"] {
+        world.fill(name, 20, 10).await;
+    }
+    let sync = world.start();
+    sync.phase(Phase::Streaming).await;
+    sync.want(DesiredState::Completed);
+    sync.phase(Phase::Completed).await;
+    sync.stop().await;
+    world.coll("dropped").drop().await.unwrap();
+    let mut config = world.config();
+    config.initial_sync.on_existing_data = clustersync::sync::config::OnExistingData::Drop;
+    let desired = Desired { restart: "now".to_owned(), ..Desired::default() };
+    let sync = Sync::start_with(config, desired);
+    sync.until("cloned anew", |report| report.phase == Phase::Streaming && report.handled_restart == "now")
+        .await;
+    let left = world.tgt().collection::<Document>("dropped").count_documents(doc! {}).await.unwrap();
+    assert_eq!(left, 20);
+    sync.stop().await;
+}
+
+#[tokio::test]
 async fn durable_state_can_be_deleted_and_user_data_stays() {
     let world = World::shared("deleted").await;
     world.fill("c", 5, 10).await;

@@ -1,5 +1,7 @@
 //! Writing a partition's batches: each one transaction that also moves the partition's slot.
 
+use std::collections::BTreeSet;
+
 use mongodb::bson::{Bson, Document, RawDocumentBuf, Uuid, doc};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
@@ -158,13 +160,23 @@ async fn write_chunk(
         Ok(()) => {}
         Err(Refusal::Document { .. }) => {
             // A document that was deleted and inserted again meanwhile is read twice; its events follow anyway.
-            let upserts = || upserts(&namespace, uuid, &documents);
+            let mut anew = BTreeSet::new();
             loop {
-                match slot.commit(set.clone(), inc.clone(), upserts, durability, &any_reply).await {
+                let (operations, firsts) = upserts_anew(&namespace, uuid, &documents, &anew);
+                let mut operations = Some(operations);
+                let make = || {
+                    operations.take().unwrap_or_else(|| upserts_anew(&namespace, uuid, &documents, &anew).0)
+                };
+                let outcome = slot.commit(set.clone(), inc.clone(), make, durability, &any_reply).await;
+                match outcome {
                     Ok(()) => break,
                     Err(Refusal::Document { error, .. })
                         if failure::IS_OF_AN_INDEX.contains(&error.code)
                             && ctx.builder.give_way(collection, &error, began).await? => {}
+                    // The ids differ in bytes and are equal under the collation: the old document goes first.
+                    Err(Refusal::Document { operation, error })
+                        if error.code == failure::IMMUTABLE_FIELD
+                            && anew.insert(firsts.get(operation).copied().unwrap_or(0) + error.index) => {}
                     Err(refusal) => return Err(engine_error(&namespace, refusal)),
                 }
             }
@@ -281,6 +293,44 @@ fn upserts(namespace: &Namespace, uuid: Option<Uuid>, documents: &[&[u8]]) -> Ve
             operation(namespace, writer)
         })
         .collect()
+}
+
+/// Upserts in order; those whose numbers are in `anew` take the place of a document that is deleted. With each operation the
+/// number of its first document.
+fn upserts_anew(
+    namespace: &Namespace,
+    uuid: Option<Uuid>,
+    documents: &[&[u8]],
+    anew: &BTreeSet<usize>,
+) -> (Vec<Operation>, Vec<usize>) {
+    let (mut operations, mut firsts) = (Vec::new(), Vec::new());
+    let mut from = 0;
+    for end in anew.iter().copied().chain([documents.len()]) {
+        for some in by_size(&documents[from..end]) {
+            operations.extend(upserts(namespace, uuid, some));
+            firsts.push(from);
+            from += some.len();
+        }
+        if let Some(document) = documents.get(end) {
+            operations.push(delete(namespace, uuid, document));
+            firsts.push(end);
+        }
+    }
+    (operations, firsts)
+}
+
+fn delete(namespace: &Namespace, uuid: Option<Uuid>, document: &[u8]) -> Operation {
+    let mut writer = Writer::new(HEAD_BYTES);
+    begin(&mut writer, "delete", &namespace.coll, uuid);
+    writer.open_array("deletes");
+    writer.open_document("0");
+    if let Some(id) = raw::get(document, "_id") {
+        query(&mut writer, id.kind, id.value);
+    }
+    writer.int32("limit", 1);
+    writer.close();
+    writer.close();
+    operation(namespace, writer)
 }
 
 /// The fields of an update statement that makes the stored document exactly `document`.

@@ -3,28 +3,27 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future;
-use mongodb::bson::doc;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::course::{Course, clones, course};
 use super::monitor;
 use super::publish::Publisher;
-use super::recorded::{check_format, check_identity, check_target, fill, restart_asked};
+use super::recorded::{check_format, check_target, fill, restart_asked};
 use super::sums;
 use crate::sync::catalog::bounds::Early;
 use crate::sync::catalog::build::Builder;
 use crate::sync::completion;
 use crate::sync::config::{Desired, DesiredState, SyncConfig};
 use crate::sync::context::Context;
+use crate::sync::endpoint::Endpoint;
 use crate::sync::endpoint::client::Side;
 use crate::sync::endpoint::identity;
-use crate::sync::endpoint::{Endpoint, oplog};
 use crate::sync::error::{Class, Error, Reason, Result};
 use crate::sync::lookups::Lookups;
 use crate::sync::pace::Pace;
 use crate::sync::preflight::survey::{self, Survey};
-use crate::sync::preflight::{self, Found, plan};
+use crate::sync::preflight::{self, Found};
 use crate::sync::progress::Progress;
 use crate::sync::report::Phase;
 use crate::sync::run;
@@ -77,9 +76,9 @@ enum Known {
 }
 
 /// A source that was looked at, and what the checks of both ends found.
-struct Ends {
-    source: Endpoint,
-    found: Found,
+pub(super) struct Ends {
+    pub(super) source: Endpoint,
+    pub(super) found: Found,
     /// What is recorded.
     stage: Option<Stage>,
 }
@@ -90,9 +89,9 @@ struct Ahead {
     survey: Result<Survey>,
 }
 
-struct Attempt<'a> {
-    config: &'a Arc<SyncConfig>,
-    publisher: &'a Publisher,
+pub(super) struct Attempt<'a> {
+    pub(super) config: &'a Arc<SyncConfig>,
+    pub(super) publisher: &'a Publisher,
     progress: &'a Arc<Progress>,
     share: &'a Share,
     seen: &'a Seen,
@@ -304,115 +303,6 @@ impl Attempt<'_> {
             () = changed(desired) => None,
             () = self.stop.cancelled() => None,
         }
-    }
-
-    async fn resume_or_plan(
-        &self,
-        ends: &Ends,
-        store: &Store,
-        wanted: &Desired,
-        before: Option<SyncRecord>,
-        survey: Option<Result<Survey>>,
-    ) -> Result<(SyncRecord, Early)> {
-        let mut warnings = ends.found.warnings.clone();
-        let (record, early) = match before {
-            Some(record) if restart_asked(&record, self.config, wanted) => {
-                check_identity(&record, &ends.found)?;
-                tracing::warn!("a restart was asked for: forgetting this sync's state and cloning anew");
-                self.plan(ends, store, wanted, survey, &mut warnings).await?
-            }
-            Some(record) if record.stage != Stage::Planning => {
-                self.check_recorded(&ends.source, &record, &ends.found, &mut warnings).await?;
-                let record = self.adopt(store, record, wanted).await?;
-                (self.handle_retry(store, record, wanted).await?, Early::default())
-            }
-            _ => self.plan(ends, store, wanted, survey, &mut warnings).await?,
-        };
-        self.publisher.update(|report| report.warnings = warnings);
-        Ok((record, early))
-    }
-
-    /// The state was another resource's: its request tokens are recorded, not acted on.
-    async fn adopt(&self, store: &Store, mut record: SyncRecord, wanted: &Desired) -> Result<SyncRecord> {
-        if record.resource_uid == self.config.resource_uid {
-            return Ok(record);
-        }
-        tracing::info!(from = record.resource_uid, "going on with the state of another resource");
-        record.resource_uid.clone_from(&self.config.resource_uid);
-        wanted.retry.clone_into(&mut record.handled_retry);
-        wanted.restart.clone_into(&mut record.handled_restart);
-        let set = doc! {
-            "resourceUid": &record.resource_uid, "handledRetry": &wanted.retry, "handledRestart": &wanted.restart,
-        };
-        store.write(vec![store.update_sync(set)?]).await?;
-        Ok(record)
-    }
-
-    async fn plan(
-        &self,
-        ends: &Ends,
-        store: &Store,
-        wanted: &Desired,
-        survey: Option<Result<Survey>>,
-        warnings: &mut Vec<String>,
-    ) -> Result<(SyncRecord, Early)> {
-        let Ends { source, found, .. } = ends;
-        self.publisher.enter(Phase::Preflight, "checking both ends");
-        let survey = match survey {
-            Some(survey) => survey?,
-            None => survey::survey(self.config, source, found).await?,
-        };
-        let (record, more) = plan::plan(self.config, source, store, found, wanted, &survey).await?;
-        warnings.extend(more);
-        Ok((record, survey.early))
-    }
-
-    /// What is recorded must be what is configured, and its history must still be there.
-    async fn check_recorded(
-        &self,
-        source: &Endpoint,
-        record: &SyncRecord,
-        found: &Found,
-        warnings: &mut Vec<String>,
-    ) -> Result<()> {
-        check_identity(record, found)?;
-        let scope = &self.config.scope;
-        if record.include != scope.include() || record.exclude != scope.exclude() {
-            return Err(Error::new(
-                Reason::ScopeChanged,
-                format!(
-                    "the scope is not the recorded one (include {:?}, exclude {:?})",
-                    record.include, record.exclude
-                ),
-            ));
-        }
-        let Some(witness) = record.witness else { return Ok(()) };
-        match oplog::check_witness(source, oplog::Witness { time: witness.time, term: witness.term }).await {
-            Err(error) if error.reason() == Reason::NotAuthorized => {
-                warnings.push(oplog::NOT_READABLE.to_owned());
-                Ok(())
-            }
-            other => other,
-        }
-    }
-
-    async fn handle_retry(
-        &self,
-        store: &Store,
-        mut record: SyncRecord,
-        wanted: &Desired,
-    ) -> Result<SyncRecord> {
-        if wanted.retry.is_empty() || record.handled_retry == wanted.retry {
-            return Ok(record);
-        }
-        wanted.retry.clone_into(&mut record.handled_retry);
-        let mut set = doc! {"handledRetry": &wanted.retry};
-        if record.stage == Stage::Completed {
-            record.stage = Stage::Restoring;
-            set.insert("stage", "Restoring");
-        }
-        store.write(vec![store.update_sync(set)?]).await?;
-        Ok(record)
     }
 
     async fn context(

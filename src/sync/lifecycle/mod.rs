@@ -5,6 +5,7 @@ pub mod course;
 pub mod monitor;
 pub mod publish;
 pub mod recorded;
+mod resume;
 pub mod sums;
 
 use std::sync::{Arc, PoisonError};

@@ -1,6 +1,7 @@
 //! Everything that can be known before data moves.
 
 pub mod foreign;
+pub mod former;
 pub mod plan;
 pub mod rights;
 pub mod survey;

@@ -6,6 +6,7 @@ use futures::try_join;
 use mongodb::bson::doc;
 use serde::Serialize;
 
+use super::former::{self, Former, LeftOver};
 use super::survey::Survey;
 use super::{Found, foreign, listed};
 use crate::sync::catalog::create;
@@ -21,7 +22,7 @@ use crate::sync::state::{CollectionRecord, IndexRecord, Stage, Store, SyncRecord
 /// Lanes when the user does not say.
 const AUTO_LANES: usize = 4;
 
-/// Make and record the plan of a new sync, by what its source is.
+/// Make and record the plan of a new sync, by what its source is; `former` made what it takes the place of.
 pub async fn plan(
     config: &SyncConfig,
     source: &Endpoint,
@@ -29,6 +30,7 @@ pub async fn plan(
     found: &Found,
     desired: &Desired,
     survey: &Survey,
+    former: &Former,
 ) -> Result<(SyncRecord, Vec<String>)> {
     let mut warnings = survey.warnings.clone();
     let Survey { catalogue, token, time, .. } = survey;
@@ -36,8 +38,10 @@ pub async fn plan(
     let namespaces: Vec<Namespace> =
         collections.chain(catalogue.views.iter().map(|view| &view.namespace)).cloned().collect();
     claims::check(store, &namespaces).await?;
-    if config.initial_sync.on_existing_data == OnExistingData::Fail {
-        check_empty(store.target(), &namespaces).await?;
+    let left_over = former.left_over(store.target(), &config.scope, &namespaces).await?;
+    let drops = config.initial_sync.on_existing_data == OnExistingData::Drop;
+    if !drops {
+        check_empty(store.target(), &namespaces, &left_over).await?;
     }
     if namespaces.is_empty() {
         warnings.push(
@@ -75,8 +79,12 @@ pub async fn plan(
         handled_retry: desired.retry.clone(),
         handled_restart: desired.restart.clone(),
     };
-    // What an earlier plan, or the sync before a restart, left behind goes only now: a refusal keeps it. The sync's own
-    // document comes first: every fenced write needs it.
+    // What an earlier plan, or the sync before a restart, left behind goes only now: a refusal keeps it. Data goes before
+    // the record of whose it is.
+    if drops {
+        former::drop(store, left_over).await?;
+    }
+    // The sync's own document comes first: every fenced write needs it.
     store.begin_anew(&record).await?;
     record_all(store, &record, survey, &namespaces).await?;
     // Again: the opposite direction may have been planned at the same time, and saw nothing of ours.
@@ -140,9 +148,9 @@ async fn add_all<T: Serialize>(store: &Store, to: &str, records: &[T]) -> Result
     try_join_all(adds).await.map(drop)
 }
 
-/// Data that is there already is never overwritten unless the user said so.
-async fn check_empty(target: &Endpoint, namespaces: &[Namespace]) -> Result<()> {
-    let mut taken = Vec::new();
+/// Data that is there already is never overwritten unless the user said so, and would make the target more than a copy.
+async fn check_empty(target: &Endpoint, namespaces: &[Namespace], left_over: &[LeftOver]) -> Result<()> {
+    let mut taken: Vec<String> = left_over.iter().map(|one| one.namespace.to_string()).collect();
     let mut dbs: Vec<&str> = namespaces.iter().map(|namespace| namespace.db.as_str()).collect();
     dbs.sort_unstable();
     dbs.dedup();

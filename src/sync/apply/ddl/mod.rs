@@ -187,7 +187,7 @@ impl Ddl {
             found if drop => {
                 // After the look: what is found later may be a new owner's.
                 self.ctx.store.prove().await?;
-                tracing::warn!(%namespace, "dropping what stands on the target, as asked: the source created it anew");
+                tracing::warn!(%namespace, "dropping what stands on the target, as onExistingData: Drop asks: it came into being on the source");
                 match found {
                     create::Existing::Collection(uuid) => create::drop(target, namespace, uuid).await,
                     _ => create::drop_view(target, namespace).await,
@@ -195,7 +195,7 @@ impl Ddl {
             }
             _ => Err(Error::new(
                 Reason::TargetNotEmpty,
-                format!("{namespace} was created on the source, but exists on the target already"),
+                format!("{namespace} came into being on the source, but exists on the target already"),
             )),
         }
     }

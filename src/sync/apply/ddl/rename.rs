@@ -87,6 +87,15 @@ impl Ddl {
         Ok(())
     }
 
+    /// An earlier run may have renamed it already.
+    async fn make_room_for(&self, uuid: Uuid, to: &Namespace) -> Result<()> {
+        match create::existing(&self.ctx.target, to).await? {
+            create::Existing::Nothing => Ok(()),
+            create::Existing::Collection(found) if found == uuid => Ok(()),
+            _ => self.make_room(to, false).await,
+        }
+    }
+
     async fn rename_on_target(
         &mut self,
         event: &Event<'_>,
@@ -98,7 +107,12 @@ impl Ddl {
         let from = record.target_namespace();
         let replaced_uuid = replaced.and_then(|replaced| replaced.record().target_uuid);
         match record.target_uuid {
-            Some(uuid) => create::rename(&self.ctx.target, uuid, &from, to, replaced_uuid).await?,
+            Some(uuid) => {
+                if replaced_uuid.is_none() {
+                    self.make_room_for(uuid, to).await?;
+                }
+                create::rename(&self.ctx.target, uuid, &from, to, replaced_uuid).await?;
+            }
             // Not cloned yet: only the name that it will get changes.
             None => {
                 if let Some(uuid) = replaced_uuid {
