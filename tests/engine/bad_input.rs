@@ -51,6 +51,14 @@ async fn the_same_set_on_both_sides_and_a_standalone() {
     sync.stop().await;
 }
 
+fn encrypted(name: &str) -> mongodb::bson::Document {
+    let field = doc! {"keyId": mongodb::bson::Uuid::new(), "path": "secret", "bsonType": "string"};
+    doc! {"create": name, "encryptedFields": {
+        "escCollection": format!("enxcol_.{name}.esc"), "ecocCollection": format!("enxcol_.{name}.ecoc"),
+        "eccCollection": format!("enxcol_.{name}.ecc"), "fields": [field],
+    }}
+}
+
 #[tokio::test]
 async fn what_is_not_supported_is_named_before_data_moves() {
     let world = World::shared("unsupported").await;
@@ -75,6 +83,10 @@ async fn what_is_not_supported_is_named_before_data_moves() {
     world.src().run_command(doc! {"create": "more", "timeseries": {"timeField": "t"}}).await.unwrap();
     world.coll("more").insert_one(doc! {"t": mongodb::bson::DateTime::now()}).await.unwrap();
     world.coll("more").drop().await.unwrap();
+    // One whose changes come under its own name.
+    world.src().run_command(encrypted("encrypted")).await.unwrap();
+    world.coll("encrypted").insert_one(doc! {"_id": 1}).await.unwrap();
+    world.coll("encrypted").insert_one(doc! {"_id": 2}).await.unwrap();
     world.fill("after", 5, 10).await;
     world.caught_up(&sync).await;
     assert_eq!(

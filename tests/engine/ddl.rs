@@ -1,14 +1,17 @@
 //! DDL while streaming.
 
 use clustersync::sync::config::OnExistingData;
-use clustersync::sync::{DesiredState, Phase, Reason};
-use futures::StreamExt;
-use mongodb::bson::{Document, Timestamp, doc, serialize_to_document};
+use clustersync::sync::scope::Scope;
+use clustersync::sync::{DesiredState, Phase, Reason, lifecycle};
+use futures::{StreamExt, TryStreamExt};
+use mongodb::Database;
+use mongodb::bson::{Bson, Document, Timestamp, Uuid, doc, serialize_to_document};
 use mongodb::options::{CreateCollectionOptions, IndexOptions};
 
 use crate::clone::index;
 use crate::kill::Worker;
-use crate::world::{Sync, World};
+use crate::lab::mongod::{Options, ReplicaSet};
+use crate::world::{Sync, World, shared};
 
 #[tokio::test]
 async fn ddl_is_followed() {
@@ -254,6 +257,152 @@ async fn renamed_to_where_the_users_own_stands() {
     config.initial_sync.on_existing_data = OnExistingData::Drop;
     let sync = Sync::start(config);
     sync.phase(Phase::Streaming).await;
+    world.caught_up(&sync).await;
+    world.assert_identical(true).await;
+    sync.stop().await;
+}
+
+/// A refusal leaves nothing behind that a later look would take for ours.
+#[tokio::test]
+async fn what_was_refused_stays_refused() {
+    let world = World::shared("refused_twice").await;
+    world.fill("c", 5, 10).await;
+    let cases = [
+        (
+            "seen",
+            doc! {"create": "seen", "viewOn": "mine", "pipeline": []},
+            doc! {"create": "seen", "viewOn": "c", "pipeline": []},
+        ),
+        ("empty", doc! {"create": "empty", "validator": {"mine": true}}, doc! {"create": "empty"}),
+    ];
+    for (name, own, theirs) in cases {
+        let sync = world.start();
+        sync.phase(Phase::Streaming).await;
+        world.tgt().run_command(own).await.unwrap();
+        let listed = async || {
+            let list = doc! {"listCollections": 1, "filter": {"name": name}};
+            let reply = world.tgt().run_command(list).await.unwrap();
+            reply.get_document("cursor").unwrap().get_array("firstBatch").unwrap().clone()
+        };
+        let before = listed().await;
+        world.src().run_command(theirs).await.unwrap();
+        let report = sync.stalled(Reason::TargetNotEmpty).await;
+        assert!(report.message.contains(&format!("refused_twice.{name}")), "{}", report.message);
+        sync.stop().await;
+        let sync = world.start();
+        sync.stalled(Reason::TargetNotEmpty).await;
+        sync.stop().await;
+        assert_eq!(listed().await, before);
+        world.tgt().collection::<Document>(name).drop().await.unwrap();
+    }
+    let sync = world.start();
+    sync.phase(Phase::Streaming).await;
+    world.caught_up(&sync).await;
+    world.assert_identical(true).await;
+    sync.stop().await;
+}
+
+/// Whoever may drop what stands on the target may not drop what another sync keeps there.
+#[tokio::test]
+async fn a_name_that_another_sync_holds_is_left_alone() {
+    let world = World::shared("held").await;
+    let source = ReplicaSet::start(Options::new("elsewhere")).await;
+    let other = World::on(&source, &shared().await.1, "held").await;
+    world.fill("y", 7, 10).await;
+    let mut config = world.config();
+    config.scope = Scope::new(&["held.y".to_owned()], &[]).unwrap();
+    let holds = Sync::start(config);
+    holds.phase(Phase::Streaming).await;
+    for drops in [doc! {"create": "y"}, doc! {"renameCollection": "held.x", "to": "held.y"}] {
+        other.fill("x", 5, 10).await;
+        let mut config = other.config();
+        config.id = format!("held-{}", drops.keys().next().unwrap());
+        config.initial_sync.on_existing_data = OnExistingData::Drop;
+        let sync = Sync::start(config.clone());
+        sync.phase(Phase::Streaming).await;
+        let db = if drops.contains_key("create") { "held" } else { "admin" };
+        other.source.database(db).run_command(drops).await.unwrap();
+        let report = sync.stalled(Reason::TargetInUse).await;
+        assert!(report.message.contains("held.y"), "{}", report.message);
+        sync.stop().await;
+        lifecycle::delete_state(&config).await.unwrap();
+        other.src().drop().await.unwrap();
+    }
+    world.coll("y").insert_one(doc! {"_id": "later"}).await.unwrap();
+    world.caught_up(&holds).await;
+    let kept = world.tgt().collection::<Document>("y").count_documents(doc! {}).await.unwrap();
+    assert_eq!(kept, 8);
+    holds.stop().await;
+}
+
+/// A catalogue that is read piece by piece is later than the events that come first: a name may be another collection's by
+/// then.
+#[tokio::test]
+async fn what_came_and_went_while_the_catalogue_was_listed() {
+    let world = World::shared("listed_late").await;
+    world.fill("c", 5, 10).await;
+    world.fill("d", 5, 10).await;
+    let sync = world.start();
+    sync.phase(Phase::Streaming).await;
+    sync.stop().await;
+    // One that is made, goes, and is made again; and two that are passed through one name.
+    world.src().create_collection("made").await.unwrap();
+    world.coll("made").drop().await.unwrap();
+    world.fill("made", 5, 10).await;
+    let rename = async |from: &str, to: &str| {
+        let names =
+            doc! {"renameCollection": format!("listed_late.{from}"), "to": format!("listed_late.{to}")};
+        world.source.database("admin").run_command(names).await.unwrap();
+    };
+    rename("c", "name").await;
+    rename("name", "e").await;
+    rename("d", "name").await;
+
+    // As if it had been listed now: `made` and its copy, and what has the name last.
+    let uuid_of = async |db: &Database, name: &str| {
+        let list = doc! {"listCollections": 1, "filter": {"name": name}};
+        let reply = db.run_command(list).await.unwrap();
+        let first = reply.get_document("cursor").unwrap().get_array("firstBatch").unwrap()[0].clone();
+        let info = first.as_document().unwrap().get_document("info").unwrap();
+        let Some(Bson::Binary(uuid)) = info.get("uuid") else { panic!("no uuid") };
+        Uuid::from_bytes(uuid.bytes.clone().try_into().unwrap())
+    };
+    let copied: Vec<Document> = world.coll("made").find(doc! {}).await.unwrap().try_collect().await.unwrap();
+    world.tgt().collection("made").insert_many(copied).await.unwrap();
+    let state = world.target.database("clustersync");
+    let records = state.collection::<Document>("collections");
+    let filter = |name: &str| doc! {"sync": "listed_late", "source": format!("listed_late.{name}")};
+    let mut made = records.find_one(filter("c")).await.unwrap().unwrap();
+    let uuid = uuid_of(&world.src(), "made").await;
+    let far = Timestamp { time: u32::MAX, increment: 1 };
+    let now =
+        world.src().run_command(doc! {"ping": 1}).await.unwrap().get_timestamp("operationTime").unwrap();
+    made.insert("_id", format!("listed_late/{uuid}"));
+    made.insert("uuid", uuid);
+    made.insert("targetUuid", uuid_of(&world.tgt(), "made").await);
+    for side in ["source", "target"] {
+        made.insert(side, "listed_late.made");
+    }
+    made.insert("readTime", now);
+    made.insert("cloneEnd", now);
+    records.insert_one(made).await.unwrap();
+    let admin = world.target.database("admin");
+    admin.run_command(doc! {"renameCollection": "listed_late.d", "to": "listed_late.name"}).await.unwrap();
+    let name = doc! {"$set": {"source": "listed_late.name", "target": "listed_late.name"}};
+    records.update_one(filter("d"), name).await.unwrap();
+    let claims =
+        ["made", "name"].map(|name| doc! {"_id": format!("listed_late.{name}"), "sync": "listed_late"});
+    state.collection::<Document>("claims").insert_many(claims).await.unwrap();
+    let listed = doc! {"$set": {"listedUntil": far}};
+    state.collection::<Document>("syncs").update_one(doc! {"_id": "listed_late"}, listed).await.unwrap();
+
+    let mut config = world.config();
+    config.initial_sync.on_existing_data = OnExistingData::Drop;
+    let sync = Sync::start(config);
+    sync.phase(Phase::Streaming).await;
+    world.coll("made").insert_one(doc! {"_id": "later"}).await.unwrap();
+    world.coll("name").insert_one(doc! {"_id": "later"}).await.unwrap();
+    world.coll("e").insert_one(doc! {"_id": "later"}).await.unwrap();
     world.caught_up(&sync).await;
     world.assert_identical(true).await;
     sync.stop().await;

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use clustersync::sync::{DesiredState, Phase};
+use clustersync::sync::{Desired, DesiredState, Phase};
 use mongodb::bson::doc;
-use mongodb::{Client, bson::Document};
+use mongodb::options::IndexOptions;
+use mongodb::{Client, IndexModel, bson::Document};
 
-use crate::lab::mongod::pair;
-use crate::world::{Sync, World};
+use crate::clone::index;
+use crate::lab::mongod::{Options, ReplicaSet, pair};
+use crate::world::{Sync, World, shared};
 
 async fn fail_point(client: &Client, name: &str, mode: &str) {
     client.database("admin").run_command(doc! {"configureFailPoint": name, "mode": mode}).await.unwrap();
@@ -118,6 +120,79 @@ async fn a_cutover_while_unique_and_expiring_indexes_are_built() {
     fail_point(&world.target, BUILD, "off").await;
     let report = sync.phase(Phase::Completed).await;
     assert_eq!(report.completion.unwrap().unsuccessful_indexes, []);
+    world.assert_identical(false).await;
+    sync.stop().await;
+}
+
+/// An index may have given way to a document, and its worker been killed before that was recorded; it may stand there in
+/// its final form but for being hidden, where a restoration was interrupted.
+#[tokio::test]
+async fn a_cutover_looks_which_indexes_there_are() {
+    let world = World::shared("which_indexes").await;
+    world.fill("c", 50, 10).await;
+    let unique = IndexOptions::builder().unique(true).hidden(true).build();
+    index(&world, "c", doc! {"u": 1}, unique).await;
+    index(&world, "c", doc! {"n": 1, "s.a": 1}, IndexOptions::default()).await;
+    let sync = world.start();
+    sync.phase(Phase::Streaming).await;
+    world.caught_up(&sync).await;
+    sync.stop().await;
+    let copy = world.tgt().collection::<Document>("c");
+    copy.drop_index("n_1_s.a_1").await.unwrap();
+    copy.drop_index("u_1").await.unwrap();
+    let unique = IndexOptions::builder().unique(true).build();
+    copy.create_index(IndexModel::builder().keys(doc! {"u": 1}).options(unique).build()).await.unwrap();
+    let records = world.target.database("clustersync").collection::<Document>("indexes");
+    let failed = doc! {"$set": {"state": "Failed"}};
+    records.update_one(doc! {"sync": "which_indexes", "name": "u_1"}, failed).await.unwrap();
+    let sync =
+        Sync::start_with(world.config(), Desired { state: DesiredState::Completed, ..Desired::default() });
+    let report = sync.phase(Phase::Completed).await;
+    assert_eq!(report.completion.unwrap().unsuccessful_indexes.len(), 0);
+    world.assert_identical(false).await;
+    sync.stop().await;
+}
+
+/// One member that is down keeps no index from being built, nor a cutover from its end.
+#[tokio::test]
+async fn indexes_are_built_while_a_member_of_the_target_is_down() {
+    let mut options = Options::new("onedown");
+    options.members = 3;
+    let (source, mut target) = (&shared().await.0, ReplicaSet::start(options).await);
+    target.members[2].kill9();
+    let world = World::on(source, &target, "one_down").await;
+    world.fill("large", 20_000, 600).await;
+    world.fill("small", 50, 10).await;
+    for name in ["large", "small"] {
+        let unique = IndexOptions::builder().unique(true).build();
+        index(&world, name, doc! {"u": 1}, unique).await;
+        index(&world, name, doc! {"n": 1}, IndexOptions::default()).await;
+    }
+    let sync = world.start();
+    sync.phase(Phase::Streaming).await;
+    sync.want(DesiredState::Completed);
+    let report = sync.phase(Phase::Completed).await;
+    assert_eq!(report.completion.unwrap().unsuccessful_indexes.len(), 0);
+    world.assert_identical(false).await;
+    sync.stop().await;
+}
+
+/// The target's own users may drop what was cut over before its options are restored.
+#[tokio::test]
+async fn options_of_what_is_gone_do_not_keep_the_others_from_theirs() {
+    let world = World::shared("options_gone").await;
+    for name in ["a", "b"] {
+        let capped = doc! {"create": name, "capped": true, "size": 1 << 20};
+        world.src().run_command(capped).await.unwrap();
+        world.coll(name).insert_one(doc! {"_id": 1}).await.unwrap();
+    }
+    let sync = world.start();
+    sync.phase(Phase::Streaming).await;
+    world.caught_up(&sync).await;
+    world.tgt().collection::<Document>("a").drop().await.unwrap();
+    sync.want(DesiredState::Completed);
+    sync.phase(Phase::Completed).await;
+    world.coll("a").drop().await.unwrap();
     world.assert_identical(false).await;
     sync.stop().await;
 }

@@ -3,6 +3,7 @@
 pub mod batch;
 pub mod checkpoint;
 pub mod ddl;
+pub mod deleted;
 pub mod key;
 pub mod lane;
 pub mod modifiers;

@@ -4,14 +4,15 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use mongodb::bson::Timestamp;
+use mongodb::bson::{Timestamp, Uuid};
 use tokio::sync::mpsc;
 
 use super::ddl::Ddl;
+use super::deleted::Deleted;
 use super::lane::Lane;
 use super::watermark::{Mark, Watermark};
 use super::{Bytes, Change, Write, key};
-use crate::sync::catalog::Collection;
+use crate::sync::catalog::{Collection, read};
 use crate::sync::clone;
 use crate::sync::context::Context;
 use crate::sync::endpoint::cursor::{Batch, Slice};
@@ -36,8 +37,9 @@ pub struct Router {
     /// Where the stream stood after the last batch.
     token: String,
     waiting: Vec<Vec<Change>>,
-    /// Documents of capped collections that were deleted while these were scanned.
-    deleted: HashSet<u64>,
+    deleted: Deleted,
+    /// Collections of kinds that are left out.
+    left_out: HashSet<Uuid>,
 }
 
 /// What becomes of an event of a document.
@@ -67,7 +69,8 @@ impl Router {
             latest: start,
             token,
             waiting,
-            deleted: HashSet::new(),
+            deleted: Deleted::default(),
+            left_out: HashSet::new(),
         }
     }
 
@@ -144,7 +147,7 @@ impl Router {
             )
         };
         let replay = collection.in_replay_window(event.time);
-        if replay && collection.is_capped() && self.order_is_lost(event.kind, hash) {
+        if collection.is_capped() && self.deleted.is_order_lost(event.kind, collection.uuid, hash, replay) {
             self.flush();
             collection.drained().await;
             tracing::info!(
@@ -175,19 +178,6 @@ impl Router {
         Ok(())
     }
 
-    /// Whether a document was deleted and inserted again while its capped collection was scanned: the scan has it in one
-    /// of two places, and nothing says in which.
-    fn order_is_lost(&mut self, kind: Kind<'_>, hash: u64) -> bool {
-        match kind {
-            Kind::Delete => {
-                self.deleted.insert(hash);
-                false
-            }
-            Kind::Insert => self.deleted.remove(&hash),
-            _ => false,
-        }
-    }
-
     async fn judge(&mut self, event: &Event<'_>) -> Result<Verdict> {
         let Some(uuid) = event.uuid else {
             return if self.ctx.config.scope.contains(event.db, event.coll) {
@@ -201,7 +191,7 @@ impl Router {
         };
         loop {
             let Some(collection) = self.ctx.catalog.get(uuid) else {
-                return self.unknown(event);
+                return self.unknown(event, uuid).await;
             };
             if collection.is_gone() {
                 return Ok(Verdict::Discard);
@@ -232,16 +222,31 @@ impl Router {
     }
 
     /// An event of a collection that we do not know: out of scope, dropped by DDL that was applied before a restart,
-    /// or a gap.
-    fn unknown(&self, event: &Event<'_>) -> Result<Verdict> {
+    /// left out, or a gap.
+    async fn unknown(&mut self, event: &Event<'_>, uuid: Uuid) -> Result<Verdict> {
         let known_to_be_none = event.token <= self.ddl.position() || self.ddl.is_before_the_listing(event);
-        if !self.ctx.config.scope.contains(event.db, event.coll) || known_to_be_none {
+        if !self.ctx.config.scope.contains(event.db, event.coll)
+            || known_to_be_none
+            || self.left_out.contains(&uuid)
+        {
+            return Ok(Verdict::Discard);
+        }
+        if self.ctx.config.initial_sync.skip_unsupported && self.is_unsupported(uuid, event.time).await? {
+            self.left_out.insert(uuid);
             return Ok(Verdict::Discard);
         }
         Err(Error::new(
             Reason::StateMismatch,
             format!("{} changed on the source, but its creation was never seen", event.namespace()),
         ))
+    }
+
+    /// Whether the source has it as a kind that is left out, or has it no more: then nothing of it is missing.
+    async fn is_unsupported(&self, uuid: Uuid, time: Timestamp) -> Result<bool> {
+        match read::by_uuid(&self.ctx.source, uuid, time).await {
+            Err(error) if error.reason() == Reason::Unsupported => Ok(true),
+            found => Ok(found?.is_none()),
+        }
     }
 
     /// Hand what waits to the lanes.

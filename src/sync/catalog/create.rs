@@ -1,6 +1,8 @@
 //! Collections and indexes on the target. Every command names UUIDs where the server lets it, so that one that
 //! is repeated after a crash cannot hit another collection of the same name.
 
+use std::collections::HashSet;
+
 use mongodb::bson::{Binary, Bson, Document, RawDocumentBuf, Uuid, doc, spec::BinarySubtype};
 
 use super::{options, read};
@@ -158,12 +160,7 @@ pub async fn drop(target: &Endpoint, namespace: &Namespace, uuid: Uuid) -> Resul
     let command =
         doc! {"drop": &namespace.coll, "collectionUUID": uuid_value(uuid), "writeConcern": majority()};
     match target.command(&namespace.db, command).await {
-        Err(error)
-            if !matches!(
-                error.code(),
-                Some(failure::NAMESPACE_NOT_FOUND | failure::COLLECTION_UUID_MISMATCH)
-            ) =>
-        {
+        Err(error) if !failure::is_of_a_missing_collection(&error) => {
             Err(error.context(format!("dropping {namespace}")))
         }
         _ => Ok(()),
@@ -249,14 +246,26 @@ pub async fn create_indexes(
         writer.document(&number.to_string(), spec.as_bytes());
     }
     writer.close();
+    // By default the server waits for every voting member: one that is down would keep an index from being built.
+    writer.string("commitQuorum", "majority");
     writer.majority();
     target.long_raw_command(&namespace.db, writer.finish()).await.map(|_| ())
 }
 
 /// Whether an index of that name is there.
 pub async fn has_index(target: &Endpoint, namespace: &Namespace, name: &str) -> Result<bool> {
-    let found = target.collect_from_primary(&namespace.db, doc! {"listIndexes": &namespace.coll}).await?;
-    Ok(found.iter().any(|spec| raw::get(spec, "name").and_then(|found| found.as_str()) == Some(name)))
+    Ok(index_names(target, namespace).await?.contains(name))
+}
+
+/// The names of a collection's indexes; none if there is no such collection.
+pub async fn index_names(target: &Endpoint, namespace: &Namespace) -> Result<HashSet<String>> {
+    let listed = target.collect_from_primary(&namespace.db, doc! {"listIndexes": &namespace.coll}).await;
+    let found = match listed {
+        Err(error) if error.code() == Some(failure::NAMESPACE_NOT_FOUND) => Vec::new(),
+        listed => listed?,
+    };
+    let name = |spec: &Vec<u8>| raw::get(spec, "name").and_then(|name| name.as_str()).map(str::to_owned);
+    Ok(found.iter().filter_map(name).collect())
 }
 
 /// Drop an index by name, or abort its build; gone already is fine.

@@ -229,6 +229,11 @@ impl Catalog {
         self.guard().values().find(|collection| collection.target() == *namespace).cloned()
     }
 
+    /// Whether a collection of the target is a copy.
+    pub fn is_ours(&self, on_target: Uuid) -> bool {
+        self.guard().values().any(|one| one.record().target_uuid == Some(on_target))
+    }
+
     /// Whether a collection of the target is the copy of another than `collection`.
     pub fn is_of_another(&self, on_target: Uuid, collection: Uuid) -> bool {
         self.guard().values().any(|one| one.uuid != collection && one.record().target_uuid == Some(on_target))

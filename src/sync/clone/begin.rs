@@ -257,12 +257,7 @@ async fn index_first(
     match create::create_indexes(&ctx.target, &record.target_namespace(), record.target_uuid, &specs).await {
         Ok(()) => {}
         Err(error) if error.class() == Class::Transient => return Err(error),
-        Err(error)
-            if matches!(
-                error.code(),
-                Some(failure::NAMESPACE_NOT_FOUND | failure::COLLECTION_UUID_MISMATCH)
-            ) =>
-        {
+        Err(error) if failure::is_of_a_missing_collection(&error) => {
             return Err(error.as_reason(Reason::Interrupted));
         }
         // The builder tries them one by one later, and says which is the bad one.

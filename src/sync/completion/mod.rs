@@ -1,8 +1,11 @@
 //! The cutover: fix a fence, drain to it, restore what was deferred, stop.
 
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+
 use mongodb::bson::{Document, Timestamp, Uuid, doc};
 
-use super::catalog::{Catalog, create, index, options};
+use super::catalog::{Catalog, Collection, create, index, options};
 use super::clone::stage_name;
 use super::context::Context;
 use super::endpoint::identity::last_writes;
@@ -50,6 +53,7 @@ pub async fn commit(ctx: &Context, fence: Option<Timestamp>) -> Result<jiff::Tim
 /// target has had a life of its own.
 pub async fn restore(store: &Store, catalog: &Catalog, first: bool) -> Result<Vec<UnsuccessfulIndex>> {
     let mut missing = Vec::new();
+    let mut standing = Standing::default();
     let mut indexes = store.indexes().await?;
     // Two indexes with the same keys differ once the unique one is unique: what could not be built beside it comes last.
     indexes.sort_by_key(|record| record.state != IndexState::Built);
@@ -60,6 +64,12 @@ pub async fn restore(store: &Store, catalog: &Catalog, first: bool) -> Result<Ve
         }
         let namespace = collection.target();
         let uuid = collection.record().target_uuid;
+        if record.state == IndexState::Built
+            && !standing.has(store.target(), &collection, &record.name).await?
+        {
+            // It gave way to a document, and that was not recorded.
+            record.state = IndexState::Waiting;
+        }
         let outcome = restore_one(store.target(), &namespace, uuid, &record, collection.is_collated()).await;
         match outcome {
             Ok(()) => {
@@ -99,6 +109,20 @@ pub async fn unsuccessful_indexes(store: &Store, catalog: &Catalog) -> Result<Ve
         .collect())
 }
 
+/// Names of the indexes that stand on the target, asked for once a collection.
+#[derive(Debug, Default)]
+struct Standing(HashMap<Uuid, HashSet<String>>);
+
+impl Standing {
+    async fn has(&mut self, target: &Endpoint, collection: &Collection, name: &str) -> Result<bool> {
+        let names = match self.0.entry(collection.uuid) {
+            Entry::Occupied(asked) => asked.into_mut(),
+            Entry::Vacant(new) => new.insert(create::index_names(target, &collection.target()).await?),
+        };
+        Ok(names.contains(name))
+    }
+}
+
 async fn restore_one(
     target: &Endpoint,
     namespace: &Namespace,
@@ -108,10 +132,12 @@ async fn restore_one(
 ) -> Result<()> {
     let spec = &record.spec.bytes;
     let unbuilt = matches!(record.state, IndexState::Waiting | IndexState::Failed);
-    if unbuilt && build(target, namespace, uuid, record, collated).await? == Form::Complete {
-        return Ok(());
-    }
+    let complete = unbuilt && build(target, namespace, uuid, record, collated).await? == Form::Complete;
     for step in index::restoration(spec) {
+        // What stood there already keeps whether it is hidden: the server does not compare that.
+        if complete && !step.contains_key("hidden") {
+            continue;
+        }
         let mut command = doc! {"collMod": &namespace.coll, "index": step, "writeConcern": {"w": "majority"}};
         if let Some(uuid) = uuid {
             command.insert("collectionUUID", uuid);
@@ -155,8 +181,10 @@ async fn build(
     }
 }
 
-/// Caps and the expiry of whole collections, last of all: from here on the target removes by itself.
+/// Caps and the expiry of whole collections, last of all: from here on the target removes by itself. What is refused for
+/// one does not keep the others from theirs.
 async fn restore_options(target: &Endpoint, catalog: &Catalog) -> Result<()> {
+    let mut refused = Ok(());
     for collection in catalog.all() {
         let (namespace, uuid, steps) = {
             let record = collection.record();
@@ -169,11 +197,18 @@ async fn restore_options(target: &Endpoint, catalog: &Catalog) -> Result<()> {
             command.extend(step);
             command.insert("collectionUUID", uuid);
             command.insert("writeConcern", doc! {"w": "majority"});
-            let done = target.long_command(&namespace.db, command).await;
-            done.map_err(|error| error.context(format!("restoring the options of {namespace}")))?;
+            let Err(error) = target.long_command(&namespace.db, command).await else { continue };
+            if error.class() == Class::Transient {
+                return Err(error);
+            }
+            if failure::is_of_a_missing_collection(&error) {
+                tracing::warn!(%namespace, "it was dropped or renamed on the target since the cutover: its options are its users'");
+                break;
+            }
+            refused = refused.and(Err(error.context(format!("restoring the options of {namespace}"))));
         }
     }
-    Ok(())
+    refused
 }
 
 fn unsuccessful(namespace: &str, record: &IndexRecord) -> UnsuccessfulIndex {

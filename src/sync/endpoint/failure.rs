@@ -50,6 +50,11 @@ const TRANSIENT: &[i32] = &[
     262, 290, 314, 317, 384, 9001, 10058, 10107, 11600, 11601, 11602, 12586, 12587, 13388, 13435, 13436,
 ];
 
+/// Whether the collection that was meant does not have that name any more, if it is there at all.
+pub fn is_of_a_missing_collection(error: &Error) -> bool {
+    matches!(error.code(), Some(NAMESPACE_NOT_FOUND | COLLECTION_UUID_MISMATCH))
+}
+
 /// What a driver error means for a sync.
 pub fn from_driver(side: Side, hosts: &str, error: &DriverError) -> Error {
     let unreachable = match side {

@@ -32,6 +32,15 @@ pub struct Ddl {
     listed_until: Option<Timestamp>,
 }
 
+/// Whether a name is free on the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    /// Nothing stands there, or what was begun.
+    Made,
+    /// A view of this sync, or the copy of another collection.
+    TakenByOurs,
+}
+
 impl Ddl {
     /// Go on after the event at `position`; `begun` may have been half done.
     pub fn new(
@@ -117,14 +126,18 @@ impl Ddl {
         }
     }
 
-    /// Make the intent durable; whether an earlier run had done so.
-    async fn intend(&mut self, event: &Event<'_>) -> Result<bool> {
+    /// Whether an earlier run had begun this, and not recorded that it was done.
+    fn is_begun(&self, event: &Event<'_>) -> bool {
+        self.begun.as_deref() == Some(event.token)
+    }
+
+    /// Make the intent durable. What is refused is refused before: what had been begun is taken for ours.
+    async fn intend(&mut self, event: &Event<'_>) -> Result<()> {
         if self.begun.take().is_some_and(|begun| begun == event.token) {
-            return Ok(true);
+            return Ok(());
         }
         let intent = self.ctx.store.update_sync(doc! {"intent": {"token": event.token}})?;
-        self.ctx.store.write(vec![intent]).await?;
-        Ok(false)
+        self.ctx.store.write(vec![intent]).await
     }
 
     /// Record the outcome together with the event's token.
@@ -148,17 +161,22 @@ impl Ddl {
         }
         let catalog = Arc::clone(&self.ctx.catalog);
         let _ddl = catalog.ddl.write().await;
-        let begun = self.intend(event).await?;
+        let begun = self.is_begun(event);
+        // A capped one may be a copy of another, whose documents make no events: its clone brings what is in it.
+        let late = options::is_capped(options);
+        claims::check(&self.ctx.store, std::slice::from_ref(&namespace)).await?;
+        if !late && self.make_room(&namespace, uuid, begun).await? == Room::TakenByOurs {
+            return self.of_the_past(event).await;
+        }
+        self.intend(event).await?;
         let mut record = CollectionRecord::new(self.ctx.store.sync(), uuid, &namespace, options);
-        if options::is_capped(options) {
-            // It may be a copy of another, whose documents make no events: its clone brings what is in it.
+        if late {
             record.late = true;
         } else {
-            self.make_room(&namespace, begun).await?;
             record.target_uuid = Some(self.create_or_find(&namespace, options, begun).await?);
             record.state = CollectionState::Cloned;
         }
-        let mut operations = self.claim(&namespace).await?;
+        let mut operations = self.claim(&namespace)?;
         operations.push(self.ctx.store.put(COLLECTIONS, std::slice::from_ref(&record))?);
         self.record_claim(event, operations, &namespace).await?;
         tracing::info!(%namespace, "collection created");
@@ -177,33 +195,62 @@ impl Ddl {
         }
     }
 
-    /// What stands on the target under a name that the source gives to a new collection is the user's.
-    async fn make_room(&self, namespace: &Namespace, begun: bool) -> Result<()> {
-        let target = &self.ctx.target;
-        let drop = self.ctx.config.initial_sync.on_existing_data == OnExistingData::Drop;
-        match create::existing(target, namespace).await? {
-            create::Existing::Nothing => Ok(()),
-            create::Existing::Collection(_) if begun && create::is_empty(target, namespace).await? => Ok(()),
-            found if drop => {
-                // After the look: what is found later may be a new owner's.
-                self.ctx.store.prove().await?;
-                tracing::warn!(%namespace, "dropping what stands on the target, as onExistingData: Drop asks: it came into being on the source");
-                match found {
-                    create::Existing::Collection(uuid) => create::drop(target, namespace, uuid).await,
-                    _ => create::drop_view(target, namespace).await,
-                }
+    /// What stands on the target under a name that the source gives to a collection is the user's, or of what was begun.
+    async fn make_room(&self, namespace: &Namespace, uuid: Uuid, begun: bool) -> Result<Room> {
+        let found = create::existing(&self.ctx.target, namespace).await?;
+        match found {
+            create::Existing::Nothing => return Ok(Room::Made),
+            create::Existing::Collection(found) if self.ctx.catalog.is_of_another(found, uuid) => {
+                return Ok(Room::TakenByOurs);
             }
-            _ => Err(Error::new(
+            create::Existing::View if self.ctx.catalog.views().contains_key(&namespace.to_string()) => {
+                return Ok(Room::TakenByOurs);
+            }
+            create::Existing::Collection(_)
+                if begun && create::is_empty(&self.ctx.target, namespace).await? =>
+            {
+                return Ok(Room::Made);
+            }
+            _ => {}
+        }
+        self.clear(namespace, found).await?;
+        Ok(Room::Made)
+    }
+
+    /// Drop what is the user's, if that was asked for.
+    async fn clear(&self, namespace: &Namespace, found: create::Existing) -> Result<()> {
+        if self.ctx.config.initial_sync.on_existing_data != OnExistingData::Drop {
+            return Err(Error::new(
                 Reason::TargetNotEmpty,
                 format!("{namespace} came into being on the source, but exists on the target already"),
-            )),
+            ));
+        }
+        // After the look: what is found later may be a new owner's.
+        self.ctx.store.prove().await?;
+        tracing::warn!(%namespace, "dropping what stands on the target, as onExistingData: Drop asks: it came into being on the source");
+        match found {
+            create::Existing::Collection(uuid) => create::drop(&self.ctx.target, namespace, uuid).await,
+            _ => create::drop_view(&self.ctx.target, namespace).await,
         }
     }
 
-    /// Operations that claim a name for this sync, whether it has it already or not.
-    async fn claim(&self, namespace: &Namespace) -> Result<Vec<Operation>> {
+    /// Something else of ours has the name already: only a catalogue that was read piece by piece, later than this event,
+    /// says so. What the event did is over.
+    async fn of_the_past(&mut self, event: &Event<'_>) -> Result<()> {
+        if self.is_before_the_listing(event) {
+            return self.record(event, Vec::new()).await;
+        }
+        let name = event.to.map_or_else(|| event.namespace(), |(db, coll)| Namespace::new(db, coll));
+        Err(Error::new(
+            Reason::TargetDiverged,
+            format!("{name} came into being on the source, but is the copy of something else on the target"),
+        ))
+    }
+
+    /// Operations that claim a name for this sync, whether it has it already or not. That no other sync has it is asked
+    /// before anything is done.
+    fn claim(&self, namespace: &Namespace) -> Result<Vec<Operation>> {
         let claimed = std::slice::from_ref(namespace);
-        claims::check(&self.ctx.store, claimed).await?;
         Ok(vec![claims::release(&self.ctx.store, claimed)?, claims::claim(&self.ctx.store, claimed)?])
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use mongodb::bson::Uuid;
 
-use super::{Ddl, unsupported};
+use super::{Ddl, Room, unsupported};
 use crate::sync::catalog::{Collection, create};
 use crate::sync::endpoint::raw;
 use crate::sync::error::Result;
@@ -47,6 +47,13 @@ impl Ddl {
             Some(replaced) => Some(self.ctx.builder.hold(replaced.uuid).await?),
             None => None,
         };
+        claims::check(&self.ctx.store, std::slice::from_ref(&to)).await?;
+        let copies = (target_uuid(Some(&collection)), target_uuid(replaced.as_ref()));
+        if let (Some(copy), None) = copies
+            && self.make_room_for(collection.uuid, copy, &to).await? == Room::TakenByOurs
+        {
+            return self.of_the_past(event).await;
+        }
         self.intend(event).await?;
         self.rename_on_target(event, &collection, replaced.as_ref(), &to).await
     }
@@ -59,6 +66,7 @@ impl Ddl {
         to: &Namespace,
     ) -> Result<()> {
         let Some(uuid) = event.uuid else { return Err(unsupported(event, "says no collectionUUID")) };
+        claims::check(&self.ctx.store, std::slice::from_ref(to)).await?;
         let catalog = Arc::clone(&self.ctx.catalog);
         let _ddl = self.quiesced(&catalog, &[replaced.as_ref()]).await;
         let _held = match &replaced {
@@ -76,7 +84,7 @@ impl Ddl {
         }
         let record =
             CollectionRecord { late: true, ..CollectionRecord::new(self.ctx.store.sync(), uuid, to, &EMPTY) };
-        operations.extend(self.claim(to).await?);
+        operations.extend(self.claim(to)?);
         operations.push(self.ctx.store.put(COLLECTIONS, std::slice::from_ref(&record))?);
         self.record_claim(event, operations, to).await?;
         tracing::info!(from = %event.namespace(), %to, "renamed into the scope: copying it");
@@ -88,11 +96,10 @@ impl Ddl {
     }
 
     /// An earlier run may have renamed it already.
-    async fn make_room_for(&self, uuid: Uuid, to: &Namespace) -> Result<()> {
+    async fn make_room_for(&self, uuid: Uuid, copy: Uuid, to: &Namespace) -> Result<Room> {
         match create::existing(&self.ctx.target, to).await? {
-            create::Existing::Nothing => Ok(()),
-            create::Existing::Collection(found) if found == uuid => Ok(()),
-            _ => self.make_room(to, false).await,
+            create::Existing::Collection(found) if found == copy => Ok(Room::Made),
+            _ => self.make_room(to, uuid, false).await,
         }
     }
 
@@ -105,14 +112,9 @@ impl Ddl {
     ) -> Result<()> {
         let mut record = collection.record().clone();
         let from = record.target_namespace();
-        let replaced_uuid = replaced.and_then(|replaced| replaced.record().target_uuid);
+        let replaced_uuid = target_uuid(replaced);
         match record.target_uuid {
-            Some(uuid) => {
-                if replaced_uuid.is_none() {
-                    self.make_room_for(uuid, to).await?;
-                }
-                create::rename(&self.ctx.target, uuid, &from, to, replaced_uuid).await?;
-            }
+            Some(uuid) => create::rename(&self.ctx.target, uuid, &from, to, replaced_uuid).await?,
             // Not cloned yet: only the name that it will get changes.
             None => {
                 if let Some(uuid) = replaced_uuid {
@@ -140,4 +142,8 @@ impl Ddl {
         self.ctx.catalog.wake();
         Ok(())
     }
+}
+
+fn target_uuid(collection: Option<&Arc<Collection>>) -> Option<Uuid> {
+    collection.and_then(|collection| collection.record().target_uuid)
 }

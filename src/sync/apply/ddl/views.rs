@@ -22,15 +22,23 @@ impl Ddl {
         let namespace = event.namespace();
         let catalog = Arc::clone(&self.ctx.catalog);
         let _ddl = catalog.ddl.write().await;
-        let begun = self.intend(event).await?;
+        claims::check(&self.ctx.store, std::slice::from_ref(&namespace)).await?;
         let known = catalog.views().contains_key(&namespace.to_string());
-        if !known && !begun {
-            self.make_room(&namespace, false).await?;
+        if !known {
+            match create::existing(&self.ctx.target, &namespace).await? {
+                create::Existing::Nothing => {}
+                create::Existing::View if self.is_begun(event) => {}
+                create::Existing::Collection(found) if catalog.is_ours(found) => {
+                    return self.of_the_past(event).await;
+                }
+                found => self.clear(&namespace, found).await?,
+            }
         }
+        self.intend(event).await?;
         create::create_view(&self.ctx.target, &namespace, options).await?;
         let record =
             ViewRecord { created: true, ..ViewRecord::new(self.ctx.store.sync(), &namespace, options) };
-        let mut operations = self.claim(&namespace).await?;
+        let mut operations = self.claim(&namespace)?;
         operations.push(self.ctx.store.put(VIEWS, std::slice::from_ref(&record))?);
         self.record_claim(event, operations, &namespace).await?;
         tracing::info!(%namespace, "view created");
