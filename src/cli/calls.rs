@@ -142,13 +142,17 @@ pub fn status(args: &CallArgs, watching: bool) -> Result<ExitCode, CallError> {
     let mut bars = (watching && std::io::stdout().is_terminal()).then(watch::Bars::new);
     loop {
         let answer = api.call("status", None)?;
-        match &mut bars {
-            Some(bars) => bars.show(&answer),
+        let is_read = match &mut bars {
+            Some(bars) => {
+                bars.show(&answer);
+                true
+            }
             None if watching => print_line(&answer)?,
             None => print(&answer)?,
-        }
-        let over = matches!(answer["state"].as_str(), Some("finalized" | "failed"));
-        if !watching || over {
+        };
+        // An answer without a state is a refusal.
+        let over = matches!(answer["state"].as_str(), None | Some("finalized" | "failed"));
+        if !watching || over || !is_read {
             return Ok(if answer["ok"] == true { ExitCode::SUCCESS } else { ExitCode::FAILURE });
         }
         std::thread::sleep(WATCH);
@@ -205,20 +209,22 @@ impl Api {
     }
 }
 
-fn print(answer: &Value) -> Result<(), CallError> {
+/// Whether somebody reads it.
+fn print(answer: &Value) -> Result<bool, CallError> {
     let text = serde_json::to_string_pretty(answer).unwrap_or_default();
     write_out(&text)
 }
 
-fn print_line(answer: &Value) -> Result<(), CallError> {
+fn print_line(answer: &Value) -> Result<bool, CallError> {
     write_out(&answer.to_string())
 }
 
-fn write_out(text: &str) -> Result<(), CallError> {
+fn write_out(text: &str) -> Result<bool, CallError> {
     let mut out = std::io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(CallError::Output(error)),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(CallError::Output(error)),
     }
 }
 

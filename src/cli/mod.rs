@@ -18,6 +18,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::logs::{self, LogOptions};
+use crate::telemetry::redact::redact;
 use environment::EnvironmentError;
 
 /// Keep one MongoDB replica set in step with another: clone once, stream every change, cut over when you say so.
@@ -235,8 +236,13 @@ where
 }
 
 fn wrong_usage(error: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("clustersync: {error}");
+    complain(error);
     ExitCode::from(2)
+}
+
+/// A mistaken argument is repeated in what is said of it, and may be an address with a password.
+fn complain(error: &dyn std::fmt::Display) {
+    eprintln!("clustersync: {}", redact(&error.to_string()));
 }
 
 /// Help and version as they are; what is wrong with the command line in one line, for scripts and logs.
@@ -266,7 +272,7 @@ fn print(text: &str) -> ExitCode {
 }
 
 fn fail(error: &dyn std::fmt::Display) -> ExitCode {
-    eprintln!("clustersync: {error}");
+    complain(error);
     ExitCode::FAILURE
 }
 

@@ -45,10 +45,15 @@ struct Bucket {
     filled: Instant,
 }
 
+/// Tokens at most: one at least, or nobody's turn would ever come.
+fn most(per_second: f64) -> f64 {
+    (per_second * BURST_SECONDS).max(1.0)
+}
+
 impl Requests {
     /// At most `per_second` requests on average.
     pub fn new(per_second: f64) -> Self {
-        let bucket = Bucket { tokens: per_second * BURST_SECONDS, filled: Instant::now() };
+        let bucket = Bucket { tokens: most(per_second), filled: Instant::now() };
         Self { per_second, bucket: Mutex::new(bucket) }
     }
 
@@ -63,7 +68,7 @@ impl Requests {
         loop {
             let now = Instant::now();
             let earned = now.duration_since(bucket.filled).as_secs_f64() * self.per_second;
-            bucket.tokens = (bucket.tokens + earned).min(self.per_second * BURST_SECONDS);
+            bucket.tokens = (bucket.tokens + earned).min(most(self.per_second));
             bucket.filled = now;
             if bucket.tokens >= 1.0 {
                 bucket.tokens -= 1.0;
@@ -93,6 +98,16 @@ mod tests {
     use tokio::time::Instant;
 
     use super::Requests;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_slowest_rate_still_gets_its_turns() {
+        let requests = Requests::new(0.1);
+        let start = Instant::now();
+        for _ in 0..3 {
+            requests.turn().await;
+        }
+        assert_eq!(start.elapsed().as_secs(), 20);
+    }
 
     #[tokio::test]
     async fn a_burst_is_bounded_and_the_rate_is_kept() {

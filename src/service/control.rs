@@ -166,6 +166,7 @@ impl Control {
         Standing {
             state: state(&running.wish.desired(), report.phase, report.reason),
             phase: Some(report.phase),
+            asked_to_rest: running.wish.state == Asked::Paused,
             consistent: report.initial_sync.completed_at.is_some(),
             doing: report
                 .replication

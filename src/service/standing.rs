@@ -76,6 +76,8 @@ pub struct Standing {
     pub state: State,
     /// None while nothing was started.
     pub phase: Option<Phase>,
+    /// It was asked to rest last, whether it does already or not.
+    pub asked_to_rest: bool,
     /// The initial sync is complete.
     pub consistent: bool,
     /// What it does, or waits for, in words.
@@ -102,6 +104,7 @@ pub fn allowed(call: Call, at: &Standing) -> Result<(), String> {
         (Call::Pause, State::Running) => return Err(not_now("pause", at)),
         (Call::Finalize, State::Running | State::Paused) => return Err(not_now("finalize", at)),
         (Call::Pause, State::Paused) => "already paused",
+        (Call::Resume { .. }, State::Running) if at.asked_to_rest => return Ok(()),
         (Call::Resume { .. }, State::Running) => "not paused: already running",
         (Call::Resume { from_failure: false }, State::Failed) => {
             "failed, not paused: see /status; to try again, resume with fromFailure"
@@ -132,7 +135,8 @@ mod tests {
     }
 
     fn at(state: State, phase: Phase, consistent: bool) -> Standing {
-        Standing { state, phase: Some(phase), consistent, doing: "waiting for the source".to_owned() }
+        let doing = "waiting for the source".to_owned();
+        Standing { state, phase: Some(phase), asked_to_rest: false, consistent, doing }
     }
 
     #[test]
@@ -172,6 +176,12 @@ mod tests {
                 assert_eq!(outcome.is_ok(), expected, "{call:?} in {state:?}");
             }
         }
+    }
+
+    #[test]
+    fn what_is_about_to_rest_can_be_resumed() {
+        let at = Standing { asked_to_rest: true, ..at(State::Running, Phase::Streaming, true) };
+        assert_eq!(allowed(Call::Resume { from_failure: false }, &at), Ok(()));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use mongodb::bson::{Document, Timestamp, doc};
 use tokio::sync::{RwLockWriteGuard, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::Interval;
+use tokio::time::{Instant, Interval};
 use tokio_util::sync::CancellationToken;
 
 use super::apply::checkpoint::Checkpointer;
@@ -36,6 +36,9 @@ const DRAIN: Duration = Duration::from_secs(5);
 
 /// How often phases and the fence are looked at.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// Between checkpoints while a failure was not got past: that a checkpoint moves shows that it was.
+const SOON: Duration = Duration::from_secs(5);
 
 /// Why a run ended without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +94,7 @@ pub async fn run(
     let mut steer = Steer::new(ctx, record);
     let mut ticks = tokio::time::interval(LOOK);
     let mut checkpoints = tokio::time::interval(ctx.config.replication.checkpoint_interval);
+    let mut last_write = Instant::now();
     let end = loop {
         tokio::select! {
             joined = tasks.join_next() => match joined {
@@ -104,6 +108,7 @@ pub async fn run(
             () = stop.cancelled() => break End::Stopped,
             _ = checkpoints.tick() => {
                 checkpointer.write(Document::new()).await?;
+                last_write = Instant::now();
             }
             () = moment(&mut ticks, &mut cloned) => {
                 let applied = watermark.mark().time;
@@ -115,6 +120,9 @@ pub async fn run(
                 steer.position.settled = ctx.catalog.is_settled(applied);
                 if let Some(end) = steer.look(&wanted, publisher, &mut checkpointer).await? {
                     break end;
+                }
+                if publisher.is_failing() && last_write.elapsed() > SOON {
+                    checkpoints.reset_immediately();
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use clustersync::sync::config::OnExistingData;
 use clustersync::sync::{Desired, DesiredState, Phase, Reason, lifecycle};
-use mongodb::bson::doc;
+use mongodb::bson::{Document, Timestamp, doc};
 
 use crate::lab::mongod::{Options, ReplicaSet};
 use crate::world::{Sync, World, shared};
@@ -56,6 +56,30 @@ async fn who_adopts_a_state_does_not_act_on_tokens_that_it_brings() {
 }
 
 #[tokio::test]
+async fn who_adopts_a_state_whose_history_is_lost_can_begin_anew() {
+    let world = World::shared("adopted_lost").await;
+    world.fill("c", 20, 10).await;
+    let mut config = world.config();
+    config.resource_uid = Some("one".to_owned());
+    config.initial_sync.on_existing_data = OnExistingData::Drop;
+    let sync = Sync::start(config.clone());
+    sync.phase(Phase::Streaming).await;
+    sync.stop().await;
+    let syncs = world.target.database("clustersync").collection::<Document>("syncs");
+    let long_ago = doc! {"$set": {"witness.time": Timestamp { time: 1, increment: 1 }}};
+    syncs.update_one(doc! {"_id": "adopted_lost"}, long_ago).await.unwrap();
+    config.resource_uid = Some("other".to_owned());
+    let sync = Sync::start_with(config.clone(), restart("brought"));
+    sync.stalled(Reason::OplogLost).await;
+    sync.desired.send_replace(restart("again"));
+    sync.until("cloned anew", |report| report.phase == Phase::Streaming && report.handled_restart == "again")
+        .await;
+    world.assert_identical(true).await;
+    sync.stop().await;
+    lifecycle::delete_state(&config).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_restart_that_is_refused_loses_nothing() {
     let world = World::shared("refused").await;
     world.fill("c", 20, 10).await;
@@ -101,7 +125,9 @@ async fn a_failure_is_shown_until_it_is_got_past() {
     let mut source = ReplicaSet::start(Options::new("flickers")).await;
     let world = World::on(&source, target, "flickers").await;
     world.fill("c", 20, 10).await;
-    let sync = world.start();
+    let mut config = world.config();
+    config.replication.checkpoint_interval = std::time::Duration::from_secs(300);
+    let sync = Sync::start(config);
     sync.phase(Phase::Streaming).await;
     source.members[0].kill9();
     let failing = sync.until("failing", |report| report.failing_since.is_some()).await;

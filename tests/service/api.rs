@@ -302,6 +302,11 @@ async fn a_token_and_https() {
         call.header("Authorization", format!("Bearer {token}")).call().unwrap().status().as_u16()
     };
     assert_eq!((with("secret-token"), with("secret-tokem"), with("")), (200, 401, 401));
+    let refused = std::process::Command::new(env!("CARGO_BIN_EXE_clustersync"))
+        .args(["status", "--watch", "--port", &serve.port.to_string()])
+        .output()
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(1), "there is nothing to watch");
     let secure =
         stand.serve(&[&token, &format!("--tls-cert={}", path("crt")), &format!("--tls-key={}", path("key"))]);
     let status = |more: &[&str]| {

@@ -1,5 +1,6 @@
 //! The command line: exit codes, one line for what is wrong, JSON on stdout.
 
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Output};
 
 use serde_json::Value;
@@ -55,6 +56,9 @@ fn what_is_wrong_with_it_is_one_line_and_exit_code_2() {
         ),
         (&["reset"], "--target"),
         (&["frobnicate"], "frobnicate"),
+        (&["mongodb://u:geheim@h/x"], "***@h/x"),
+        (&["serve", "--source", uri, "mongodb://u:geheim@h/x"], "***@h/x"),
+        (&["reset", "mongodb://u:geheim@h/x"], "***@h/x"),
     ] {
         let output = run(args);
         let text = String::from_utf8(output.stderr).unwrap();
@@ -185,6 +189,23 @@ fn help_teaches() {
     assert!(String::from_utf8(run(&["version"]).stdout).unwrap().starts_with("clustersync 0."));
 }
 
+/// As `status --watch | head -1`.
+fn a_watch_ends_with_its_reader(port: &str) {
+    let mut watching = Command::new(env!("CARGO_BIN_EXE_clustersync"))
+        .args(["status", "--watch", "--port", port])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(watching.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.contains("running"), "{line}");
+    let began = std::time::Instant::now();
+    while watching.try_wait().unwrap().is_none() {
+        assert!(began.elapsed() < std::time::Duration::from_secs(5), "it goes on");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_whole_life_by_commands() {
     let stand = Stand::new("commands").await;
@@ -203,6 +224,7 @@ async fn the_whole_life_by_commands() {
     assert_eq!((code, &answer["ok"]), (0, &Value::Bool(true)));
     serve.until_streaming();
     assert_eq!(call(&["start"]).1["error"], "already running");
+    a_watch_ends_with_its_reader(&port);
     assert_eq!(call(&["pause"]).0, 0);
     assert_eq!(call(&["resume"]).0, 0);
     assert_eq!(call(&["finalize"]).0, 0);

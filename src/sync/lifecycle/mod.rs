@@ -8,9 +8,11 @@ pub mod recorded;
 mod resume;
 pub mod sums;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt;
 use mongodb::bson::Document;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -159,7 +161,7 @@ impl Life {
         while !self.stop.is_cancelled() {
             let began = tokio::time::Instant::now();
             let wanted = attempt::Seen::default();
-            let outcome = attempt::attempt(
+            let attempting = attempt::attempt(
                 &self.config,
                 &mut self.desired,
                 &self.publisher,
@@ -167,8 +169,11 @@ impl Life {
                 &self.share,
                 &wanted,
                 &self.stop,
-            )
-            .await;
+            );
+            // Nobody else would notice: the last report would stay as it is.
+            let outcome = AssertUnwindSafe(attempting).catch_unwind().await.unwrap_or_else(|_| {
+                Err(Error::new(Reason::Internal, "the engine panicked; the message is on standard error"))
+            });
             if began.elapsed() > HEALTHY {
                 backoff.reset();
             }

@@ -89,6 +89,11 @@ impl Publisher {
         });
     }
 
+    /// Whether the last failure was not got past yet, as far as is known.
+    pub fn is_failing(&self) -> bool {
+        self.failed_at.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
     fn place(&self) -> Place {
         Place { checkpoint: self.progress.times().checkpoint, bytes_copied: self.progress.bytes_copied.get() }
     }

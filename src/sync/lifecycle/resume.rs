@@ -9,8 +9,8 @@ use crate::sync::config::Desired;
 use crate::sync::endpoint::{Endpoint, oplog};
 use crate::sync::error::{Error, Reason, Result};
 use crate::sync::preflight::former::Former;
+use crate::sync::preflight::plan;
 use crate::sync::preflight::survey::{self, Survey};
-use crate::sync::preflight::{Found, plan};
 use crate::sync::report::Phase;
 use crate::sync::state::{Stage, Store, SyncRecord};
 
@@ -33,8 +33,11 @@ impl Attempt<'_> {
                 self.plan(ends, store, wanted, survey, &former, &mut warnings).await?
             }
             Some(record) if record.stage != Stage::Planning => {
-                self.check_recorded(&ends.source, &record, &ends.found, &mut warnings).await?;
+                check_identity(&record, &ends.found)?;
+                self.check_scope(&record)?;
+                // Before its history is looked at: else a restart, which mends a lost one, could never be asked for.
                 let record = self.adopt(store, record, wanted).await?;
+                check_history(&ends.source, &record, &mut warnings).await?;
                 (self.handle_retry(store, record, wanted).await?, Early::default())
             }
             _ => self.plan(ends, store, wanted, survey, &Former::default(), &mut warnings).await?,
@@ -84,33 +87,18 @@ impl Attempt<'_> {
         Ok((record, survey.early))
     }
 
-    /// What is recorded must be what is configured, and its history must still be there.
-    async fn check_recorded(
-        &self,
-        source: &Endpoint,
-        record: &SyncRecord,
-        found: &Found,
-        warnings: &mut Vec<String>,
-    ) -> Result<()> {
-        check_identity(record, found)?;
+    fn check_scope(&self, record: &SyncRecord) -> Result<()> {
         let scope = &self.config.scope;
-        if record.include != scope.include() || record.exclude != scope.exclude() {
-            return Err(Error::new(
-                Reason::ScopeChanged,
-                format!(
-                    "the scope is not the recorded one (include {:?}, exclude {:?})",
-                    record.include, record.exclude
-                ),
-            ));
+        if record.include == scope.include() && record.exclude == scope.exclude() {
+            return Ok(());
         }
-        let Some(witness) = record.witness else { return Ok(()) };
-        match oplog::check_witness(source, oplog::Witness { time: witness.time, term: witness.term }).await {
-            Err(error) if error.reason() == Reason::NotAuthorized => {
-                warnings.push(oplog::NOT_READABLE.to_owned());
-                Ok(())
-            }
-            other => other,
-        }
+        Err(Error::new(
+            Reason::ScopeChanged,
+            format!(
+                "the scope is not the recorded one (include {:?}, exclude {:?})",
+                record.include, record.exclude
+            ),
+        ))
     }
 
     pub(super) async fn handle_retry(
@@ -130,5 +118,17 @@ impl Attempt<'_> {
         }
         store.write(vec![store.update_sync(set)?]).await?;
         Ok(record)
+    }
+}
+
+/// The history that the checkpoint belongs to must still be there.
+async fn check_history(source: &Endpoint, record: &SyncRecord, warnings: &mut Vec<String>) -> Result<()> {
+    let Some(witness) = record.witness else { return Ok(()) };
+    match oplog::check_witness(source, oplog::Witness { time: witness.time, term: witness.term }).await {
+        Err(error) if error.reason() == Reason::NotAuthorized => {
+            warnings.push(oplog::NOT_READABLE.to_owned());
+            Ok(())
+        }
+        other => other,
     }
 }
