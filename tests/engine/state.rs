@@ -83,7 +83,7 @@ async fn a_restart_clones_anew_only_where_the_user_allows_it() {
 #[tokio::test]
 async fn a_restart_leaves_nothing_that_the_source_lost_meanwhile() {
     let world = World::shared("lost_meanwhile").await;
-    for name in ["kept", "dropped", "renamed"] {
+    for name in ["kept", "dropped", "renamed", "turned", "aside"] {
         world.fill(name, 20, 10).await;
     }
     let view = doc! {"create": "seen", "viewOn": "kept", "pipeline": []};
@@ -95,6 +95,10 @@ async fn a_restart_leaves_nothing_that_the_source_lost_meanwhile() {
     world.coll("seen").drop().await.unwrap();
     let rename = doc! {"renameCollection": "lost_meanwhile.renamed", "to": "lost_meanwhile.name"};
     world.source.database("admin").run_command(rename).await.unwrap();
+    world.coll("turned").drop().await.unwrap();
+    world.src().run_command(doc! {"create": "turned", "viewOn": "kept", "pipeline": []}).await.unwrap();
+    let aside = doc! {"renameCollection": "lost_meanwhile.aside", "to": "lost_meanwhile.set_aside"};
+    world.target.database("admin").run_command(aside).await.unwrap();
     world.tgt().collection::<Document>("kept").drop().await.unwrap();
     world.tgt().collection("own").insert_one(doc! {"_id": "precious"}).await.unwrap();
 
@@ -102,7 +106,7 @@ async fn a_restart_leaves_nothing_that_the_source_lost_meanwhile() {
     let desired = Desired { restart: "now".to_owned(), ..Desired::default() };
     let sync = Sync::start_with(config.clone(), desired.clone());
     let report = sync.stalled(Reason::TargetNotEmpty).await;
-    for name in ["dropped", "renamed", "seen"] {
+    for name in ["dropped", "renamed", "seen", "turned"] {
         assert!(report.message.contains(&format!("lost_meanwhile.{name}")), "{}", report.message);
     }
     sync.stop().await;
@@ -114,6 +118,9 @@ async fn a_restart_leaves_nothing_that_the_source_lost_meanwhile() {
     let own = world.tgt().collection::<Document>("own");
     assert_eq!(own.count_documents(doc! {}).await.unwrap(), 1, "it was never ours");
     own.drop().await.unwrap();
+    let aside = world.tgt().collection::<Document>("set_aside");
+    assert_eq!(aside.count_documents(doc! {}).await.unwrap(), 20, "somebody wants to keep it");
+    aside.drop().await.unwrap();
     world.assert_identical(true).await;
     sync.stop().await;
 }

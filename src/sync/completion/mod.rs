@@ -111,15 +111,22 @@ pub async fn unsuccessful_indexes(store: &Store, catalog: &Catalog) -> Result<Ve
 
 /// Names of the indexes that stand on the target, asked for once a collection.
 #[derive(Debug, Default)]
-struct Standing(HashMap<Uuid, HashSet<String>>);
+struct Standing(HashMap<Uuid, Option<HashSet<String>>>);
 
 impl Standing {
     async fn has(&mut self, target: &Endpoint, collection: &Collection, name: &str) -> Result<bool> {
         let names = match self.0.entry(collection.uuid) {
             Entry::Occupied(asked) => asked.into_mut(),
-            Entry::Vacant(new) => new.insert(create::index_names(target, &collection.target()).await?),
+            Entry::Vacant(new) => {
+                let listed = create::index_names(target, &collection.target()).await;
+                new.insert(match listed {
+                    // Who may build them need not be one who may list them.
+                    Err(error) if error.reason() == Reason::NotAuthorized => None,
+                    listed => Some(listed?),
+                })
+            }
         };
-        Ok(names.contains(name))
+        Ok(names.as_ref().is_none_or(|names| names.contains(name)))
     }
 }
 

@@ -1,6 +1,8 @@
 //! The beginning of a new sync: what stands in the way of what the survey found, and all of it recorded before anything is
 //! written to a user's collection.
 
+use std::collections::BTreeSet;
+
 use futures::future::try_join_all;
 use futures::try_join;
 use mongodb::bson::doc;
@@ -38,7 +40,7 @@ pub async fn plan(
     let namespaces: Vec<Namespace> =
         collections.chain(catalogue.views.iter().map(|view| &view.namespace)).cloned().collect();
     claims::check(store, &namespaces).await?;
-    let left_over = former.left_over(store.target(), &config.scope, &namespaces).await?;
+    let left_over = former.left_over(store.target(), &config.scope).await?;
     let drops = config.initial_sync.on_existing_data == OnExistingData::Drop;
     if !drops {
         check_empty(store.target(), &namespaces, &left_over).await?;
@@ -150,7 +152,7 @@ async fn add_all<T: Serialize>(store: &Store, to: &str, records: &[T]) -> Result
 
 /// Data that is there already is never overwritten unless the user said so, and would make the target more than a copy.
 async fn check_empty(target: &Endpoint, namespaces: &[Namespace], left_over: &[LeftOver]) -> Result<()> {
-    let mut taken: Vec<String> = left_over.iter().map(|one| one.namespace.to_string()).collect();
+    let mut taken: BTreeSet<String> = left_over.iter().map(|one| one.namespace.to_string()).collect();
     let mut dbs: Vec<&str> = namespaces.iter().map(|namespace| namespace.db.as_str()).collect();
     dbs.sort_unstable();
     dbs.dedup();

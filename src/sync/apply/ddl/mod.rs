@@ -165,7 +165,7 @@ impl Ddl {
         // A capped one may be a copy of another, whose documents make no events: its clone brings what is in it.
         let late = options::is_capped(options);
         claims::check(&self.ctx.store, std::slice::from_ref(&namespace)).await?;
-        if !late && self.make_room(&namespace, uuid, begun).await? == Room::TakenByOurs {
+        if !late && self.make_room(event, &namespace, uuid, begun).await? == Room::TakenByOurs {
             return self.of_the_past(event).await;
         }
         self.intend(event).await?;
@@ -196,14 +196,23 @@ impl Ddl {
     }
 
     /// What stands on the target under a name that the source gives to a collection is the user's, or of what was begun.
-    async fn make_room(&self, namespace: &Namespace, uuid: Uuid, begun: bool) -> Result<Room> {
+    async fn make_room(
+        &self,
+        event: &Event<'_>,
+        namespace: &Namespace,
+        uuid: Uuid,
+        begun: bool,
+    ) -> Result<Room> {
         let found = create::existing(&self.ctx.target, namespace).await?;
         match found {
             create::Existing::Nothing => return Ok(Room::Made),
             create::Existing::Collection(found) if self.ctx.catalog.is_of_another(found, uuid) => {
                 return Ok(Room::TakenByOurs);
             }
-            create::Existing::View if self.ctx.catalog.views().contains_key(&namespace.to_string()) => {
+            create::Existing::View
+                if self.is_before_the_listing(event)
+                    && self.ctx.catalog.views().contains_key(&namespace.to_string()) =>
+            {
                 return Ok(Room::TakenByOurs);
             }
             create::Existing::Collection(_)

@@ -50,7 +50,7 @@ impl Ddl {
         claims::check(&self.ctx.store, std::slice::from_ref(&to)).await?;
         let copies = (target_uuid(Some(&collection)), target_uuid(replaced.as_ref()));
         if let (Some(copy), None) = copies
-            && self.make_room_for(collection.uuid, copy, &to).await? == Room::TakenByOurs
+            && self.make_room_for(event, collection.uuid, copy, &to).await? == Room::TakenByOurs
         {
             return self.of_the_past(event).await;
         }
@@ -96,10 +96,10 @@ impl Ddl {
     }
 
     /// An earlier run may have renamed it already.
-    async fn make_room_for(&self, uuid: Uuid, copy: Uuid, to: &Namespace) -> Result<Room> {
+    async fn make_room_for(&self, event: &Event<'_>, uuid: Uuid, copy: Uuid, to: &Namespace) -> Result<Room> {
         match create::existing(&self.ctx.target, to).await? {
             create::Existing::Collection(found) if found == copy => Ok(Room::Made),
-            _ => self.make_room(to, uuid, false).await,
+            _ => self.make_room(event, to, uuid, false).await,
         }
     }
 
