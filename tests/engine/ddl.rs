@@ -4,14 +4,13 @@ use clustersync::sync::config::OnExistingData;
 use clustersync::sync::scope::Scope;
 use clustersync::sync::{DesiredState, Phase, Reason, lifecycle};
 use futures::{StreamExt, TryStreamExt};
-use mongodb::Database;
-use mongodb::bson::{Bson, Document, Timestamp, Uuid, doc, serialize_to_document};
+use mongodb::bson::{Document, Timestamp, doc, serialize_to_document};
 use mongodb::options::{CreateCollectionOptions, IndexOptions};
 
 use crate::clone::index;
 use crate::kill::Worker;
 use crate::lab::mongod::{Options, ReplicaSet};
-use crate::world::{Sync, World, shared};
+use crate::world::{Sync, World, shared, uuid_of};
 
 #[tokio::test]
 async fn ddl_is_followed() {
@@ -359,14 +358,6 @@ async fn what_came_and_went_while_the_catalogue_was_listed() {
     rename("d", "name").await;
 
     // As if it had been listed now: `made` and its copy, and what has the name last.
-    let uuid_of = async |db: &Database, name: &str| {
-        let list = doc! {"listCollections": 1, "filter": {"name": name}};
-        let reply = db.run_command(list).await.unwrap();
-        let first = reply.get_document("cursor").unwrap().get_array("firstBatch").unwrap()[0].clone();
-        let info = first.as_document().unwrap().get_document("info").unwrap();
-        let Some(Bson::Binary(uuid)) = info.get("uuid") else { panic!("no uuid") };
-        Uuid::from_bytes(uuid.bytes.clone().try_into().unwrap())
-    };
     let copied: Vec<Document> = world.coll("made").find(doc! {}).await.unwrap().try_collect().await.unwrap();
     world.tgt().collection("made").insert_many(copied).await.unwrap();
     let state = world.target.database("clustersync");

@@ -7,10 +7,10 @@ use clustersync::sync::catalog::read;
 use clustersync::sync::endpoint::client::Side;
 use clustersync::sync::endpoint::{Endpoint, EndpointConfig, Feature};
 use clustersync::sync::error::Class;
-use mongodb::bson::{Bson, Document, Uuid, doc};
+use mongodb::bson::{Document, doc};
 
 use crate::lab::mongod::{Options, ReplicaSet};
-use crate::world::{World, shared};
+use crate::world::{World, shared, uuid_of};
 
 /// "Not there" on a member that lags would be "dropped", and the collection would be left out for ever.
 #[tokio::test]
@@ -31,11 +31,7 @@ async fn a_collection_is_looked_up_on_a_member_that_has_caught_up() {
     secondaries("alwaysOn").await;
     let create = db.run_command(doc! {"create": "late", "writeConcern": {"w": 1}}).await.unwrap();
     let time = create.get_timestamp("operationTime").unwrap();
-    let listed = db.run_command(doc! {"listCollections": 1, "filter": {"name": "late"}}).await.unwrap();
-    let info =
-        listed.get_document("cursor").unwrap().get_array("firstBatch").unwrap()[0].as_document().unwrap();
-    let Some(Bson::Binary(uuid)) = info.get_document("info").unwrap().get("uuid") else { panic!("no uuid") };
-    let uuid = Uuid::from_bytes(uuid.bytes.clone().try_into().unwrap());
+    let uuid = uuid_of(&db, "late").await;
     // Read from secondaries, unless told otherwise.
     let config = EndpointConfig::parse(&set.uri(), false).unwrap();
     let endpoint = Endpoint::connect(Side::Source, &config).await.unwrap();

@@ -6,7 +6,7 @@ use clustersync::sync::config::{Holder, InitialSync, Limits, OnExistingData, Rep
 use clustersync::sync::endpoint::{EndpointConfig, Feature};
 use clustersync::sync::scope::Scope;
 use clustersync::sync::{Desired, DesiredState, Handle, Phase, Reason, Report, Share, SyncConfig, spawn};
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{Bson, Document, Uuid, doc};
 use mongodb::{Client, Collection, Database};
 use tokio::sync::{OnceCell, watch};
 
@@ -17,6 +17,16 @@ use crate::lab::mongod::{ReplicaSet, pair};
 pub async fn shared() -> &'static (ReplicaSet, ReplicaSet) {
     static PAIR: OnceCell<(ReplicaSet, ReplicaSet)> = OnceCell::const_new();
     PAIR.get_or_init(pair).await
+}
+
+/// The UUID that a server gave to a collection.
+pub async fn uuid_of(db: &Database, name: &str) -> Uuid {
+    let list = doc! {"listCollections": 1, "filter": {"name": name}};
+    let reply = db.run_command(list).await.unwrap();
+    let first = reply.get_document("cursor").unwrap().get_array("firstBatch").unwrap()[0].clone();
+    let info = first.as_document().unwrap().get_document("info").unwrap();
+    let Some(Bson::Binary(uuid)) = info.get("uuid") else { panic!("no uuid") };
+    Uuid::from_bytes(uuid.bytes.clone().try_into().unwrap())
 }
 
 pub struct World {

@@ -42,8 +42,16 @@ pub async fn existing(target: &Endpoint, namespace: &Namespace) -> Result<Existi
 
 /// Look up names of one database; those under which nothing stands are left out.
 pub async fn existing_of(target: &Endpoint, db: &str, names: &[&str]) -> Result<Vec<(String, Existing)>> {
-    let list = doc! {"listCollections": 1, "filter": {"name": {"$in": names}}};
-    let found = target.collect_from_primary(db, list).await?;
+    existing_where(target, db, doc! {"name": {"$in": names}}).await
+}
+
+/// What stands in a database.
+pub async fn existing_in(target: &Endpoint, db: &str) -> Result<Vec<(String, Existing)>> {
+    existing_where(target, db, Document::new()).await
+}
+
+async fn existing_where(target: &Endpoint, db: &str, filter: Document) -> Result<Vec<(String, Existing)>> {
+    let found = target.collect_from_primary(db, doc! {"listCollections": 1, "filter": filter}).await?;
     let entry = |entry: &Vec<u8>| {
         let name = raw::get(entry, "name")?.as_str()?.to_owned();
         let uuid = raw::get(entry, "info")
@@ -164,6 +172,15 @@ pub async fn drop(target: &Endpoint, namespace: &Namespace, uuid: Uuid) -> Resul
             Err(error.context(format!("dropping {namespace}")))
         }
         _ => Ok(()),
+    }
+}
+
+/// Drop what was found under a name; gone already is fine.
+pub async fn drop_existing(target: &Endpoint, namespace: &Namespace, found: Existing) -> Result<()> {
+    match found {
+        Existing::Nothing => Ok(()),
+        Existing::View => drop_view(target, namespace).await,
+        Existing::Collection(uuid) => drop(target, namespace, uuid).await,
     }
 }
 

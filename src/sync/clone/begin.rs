@@ -186,10 +186,7 @@ async fn clear_target(ctx: &Context, record: &CollectionRecord, was: CollectionS
         Existing::Nothing => Ok(true),
         found if ctx.config.initial_sync.on_existing_data == OnExistingData::Drop => {
             tracing::warn!(%namespace, "dropping what stands on the target, as onExistingData: Drop asks");
-            match found {
-                Existing::Collection(uuid) => create::drop(&ctx.target, &namespace, uuid).await?,
-                _ => create::drop_view(&ctx.target, &namespace).await?,
-            }
+            create::drop_existing(&ctx.target, &namespace, found).await?;
             Ok(true)
         }
         _ => Err(Error::new(Reason::TargetNotEmpty, format!("{namespace} exists on the target"))),

@@ -279,20 +279,20 @@ pub fn begin(writer: &mut Writer, command: &str, collection: &str, uuid: Option<
 }
 
 fn upserts(namespace: &Namespace, uuid: Option<Uuid>, documents: &[&[u8]]) -> Vec<Operation> {
-    by_size(documents)
-        .map(|some| {
-            let mut writer = Writer::new(some.iter().map(|document| document.len() + 128).sum());
-            begin(&mut writer, "update", &namespace.coll, uuid);
-            writer.boolean("bypassDocumentValidation", true);
-            writer.open_array("updates");
-            for (number, document) in some.iter().enumerate() {
-                writer.open_document(&number.to_string());
-                upsert_statement(&mut writer, document);
-                writer.close();
-            }
-            operation(namespace, writer)
-        })
-        .collect()
+    by_size(documents).map(|some| upsert(namespace, uuid, some)).collect()
+}
+
+fn upsert(namespace: &Namespace, uuid: Option<Uuid>, documents: &[&[u8]]) -> Operation {
+    let mut writer = Writer::new(documents.iter().map(|document| document.len() + 128).sum());
+    begin(&mut writer, "update", &namespace.coll, uuid);
+    writer.boolean("bypassDocumentValidation", true);
+    writer.open_array("updates");
+    for (number, document) in documents.iter().enumerate() {
+        writer.open_document(&number.to_string());
+        upsert_statement(&mut writer, document);
+        writer.close();
+    }
+    operation(namespace, writer)
 }
 
 /// Upserts in order; those whose numbers are in `anew` take the place of a document that is deleted. With each operation the
@@ -307,7 +307,7 @@ fn upserts_anew(
     let mut from = 0;
     for end in anew.iter().copied().chain([documents.len()]) {
         for some in by_size(&documents[from..end]) {
-            operations.extend(upserts(namespace, uuid, some));
+            operations.push(upsert(namespace, uuid, some));
             firsts.push(from);
             from += some.len();
         }

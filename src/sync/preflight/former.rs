@@ -4,10 +4,10 @@
 use std::collections::{HashMap, HashSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
-use mongodb::bson::{Uuid, doc};
+use mongodb::bson::Uuid;
 
-use crate::sync::catalog::create;
-use crate::sync::endpoint::{Endpoint, raw};
+use crate::sync::catalog::create::{self, Existing};
+use crate::sync::endpoint::Endpoint;
 use crate::sync::error::Result;
 use crate::sync::namespace::Namespace;
 use crate::sync::scope::Scope;
@@ -25,12 +25,12 @@ pub struct Former {
     half_done: bool,
 }
 
-/// Something of ours that stands on the target; views have no UUID.
+/// Something of ours that stands on the target.
 #[derive(Debug, PartialEq, Eq)]
 pub struct LeftOver {
     /// Its name now.
     pub namespace: Namespace,
-    uuid: Option<Uuid>,
+    found: Existing,
 }
 
 impl Former {
@@ -60,18 +60,16 @@ impl Former {
         let dbs: HashSet<&str> = ours.values().chain(&self.views).map(|one| one.db.as_str()).collect();
         let mut found = Vec::new();
         for db in dbs {
-            for entry in target.collect_from_primary(db, doc! {"listCollections": 1}).await? {
-                let Some(name) = raw::get(&entry, "name").and_then(|name| name.as_str()) else { continue };
+            for (name, existing) in create::existing_in(target, db).await? {
                 let namespace = Namespace::new(db, name);
-                let uuid = raw::get(&entry, "info")
-                    .and_then(|info| raw::get(info.value, "uuid")?.as_uuid())
-                    .map(Uuid::from_bytes);
-                let is_ours = match &uuid {
-                    Some(uuid) => ours.get(uuid).is_some_and(|named| self.half_done || *named == namespace),
-                    None => self.views.contains(&namespace),
+                let is_ours = match existing {
+                    Existing::Collection(uuid) => {
+                        ours.get(&uuid).is_some_and(|named| self.half_done || *named == namespace)
+                    }
+                    _ => self.views.contains(&namespace),
                 };
-                if is_ours && scope.contains(db, name) {
-                    found.push(LeftOver { namespace, uuid });
+                if is_ours && scope.contains(db, &namespace.coll) {
+                    found.push(LeftOver { namespace, found: existing });
                 }
             }
         }
@@ -83,13 +81,10 @@ impl Former {
 pub async fn drop(store: &Store, left_over: Vec<LeftOver>) -> Result<()> {
     stream::iter(left_over)
         .map(Ok)
-        .try_for_each_concurrent(AT_A_TIME, |LeftOver { namespace, uuid }| async move {
+        .try_for_each_concurrent(AT_A_TIME, |LeftOver { namespace, found }| async move {
             tracing::warn!(%namespace, "dropping what the sync before made, as onExistingData: Drop asks");
             store.prove().await?;
-            match uuid {
-                Some(uuid) => create::drop(store.target(), &namespace, uuid).await,
-                None => create::drop_view(store.target(), &namespace).await,
-            }
+            create::drop_existing(store.target(), &namespace, found).await
         })
         .await
 }

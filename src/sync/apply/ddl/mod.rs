@@ -237,10 +237,7 @@ impl Ddl {
         // After the look: what is found later may be a new owner's.
         self.ctx.store.prove().await?;
         tracing::warn!(%namespace, "dropping what stands on the target, as onExistingData: Drop asks: it came into being on the source");
-        match found {
-            create::Existing::Collection(uuid) => create::drop(&self.ctx.target, namespace, uuid).await,
-            _ => create::drop_view(&self.ctx.target, namespace).await,
-        }
+        create::drop_existing(&self.ctx.target, namespace, found).await
     }
 
     /// Something else of ours has the name already: only a catalogue that was read piece by piece, later than this event,
