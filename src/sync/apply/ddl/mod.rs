@@ -204,8 +204,11 @@ impl Ddl {
         begun: bool,
     ) -> Result<Room> {
         let found = create::existing(&self.ctx.target, namespace).await?;
+        // Of a collection that is renamed: an earlier run may have renamed it already.
+        let copy = self.ctx.catalog.get(uuid).and_then(|known| known.record().target_uuid);
         match found {
             create::Existing::Nothing => return Ok(Room::Made),
+            create::Existing::Collection(found) if copy == Some(found) => return Ok(Room::Made),
             create::Existing::Collection(found) if self.ctx.catalog.is_of_another(found, uuid) => {
                 return Ok(Room::TakenByOurs);
             }

@@ -48,10 +48,8 @@ impl Ddl {
             None => None,
         };
         claims::check(&self.ctx.store, std::slice::from_ref(&to)).await?;
-        let copies = (target_uuid(Some(&collection)), target_uuid(replaced.as_ref()));
-        if let (Some(copy), None) = copies
-            && self.make_room_for(event, collection.uuid, copy, &to).await? == Room::TakenByOurs
-        {
+        let moves = target_uuid(Some(&collection)).is_some() && target_uuid(replaced.as_ref()).is_none();
+        if moves && self.make_room(event, &to, collection.uuid, false).await? == Room::TakenByOurs {
             return self.of_the_past(event).await;
         }
         self.intend(event).await?;
@@ -93,14 +91,6 @@ impl Ddl {
         }
         catalog.insert(record);
         Ok(())
-    }
-
-    /// An earlier run may have renamed it already.
-    async fn make_room_for(&self, event: &Event<'_>, uuid: Uuid, copy: Uuid, to: &Namespace) -> Result<Room> {
-        match create::existing(&self.ctx.target, to).await? {
-            create::Existing::Collection(found) if found == copy => Ok(Room::Made),
-            _ => self.make_room(event, to, uuid, false).await,
-        }
     }
 
     async fn rename_on_target(
