@@ -2,7 +2,9 @@
 //!
 //! More than its cores can take are only in each other's way: on two cores, four transactions of 1 MB at a time cost the
 //! server a tenth more CPU than three do. Meanwhile readers fetch what comes next, and the batches of lanes that wait grow:
-//! a batch over many collections has a few commands for each of them, however few changes these hold.
+//! a batch over many collections has a few commands for each of them, however few changes these hold. For the same reason
+//! a new sync has no more lanes than write at a time: each takes its share of the few changes that come at once, in a
+//! transaction of its own.
 
 use std::time::Duration;
 
@@ -32,6 +34,12 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Lanes that write at a time at least: one prepares its batch while the target works on the other's.
 const FEWEST_LANES: usize = 2;
 
+/// Lanes of a new sync at most, unless the user asks for more: a change stream's cursor does not feed as many.
+const MOST_LANES: usize = 8;
+
+/// Lanes of a new sync whose target does not say what it has.
+const LANES: usize = 4;
+
 /// What the target can take at a time, asked for when it is first needed.
 #[derive(Debug)]
 pub struct Writers {
@@ -39,7 +47,7 @@ pub struct Writers {
     /// Lanes that the user asked for; 0: none in particular.
     asked: usize,
     power: OnceCell<Option<Power>>,
-    lanes: OnceCell<Semaphore>,
+    turns: OnceCell<Semaphore>,
 }
 
 /// What a target has, and how far it is.
@@ -52,7 +60,7 @@ struct Power {
 impl Writers {
     /// Of this target, for a user who asked for so many lanes (0: automatic).
     pub fn new(target: &Endpoint, asked: usize) -> Self {
-        Self { target: target.clone(), asked, power: OnceCell::new(), lanes: OnceCell::new() }
+        Self { target: target.clone(), asked, power: OnceCell::new(), turns: OnceCell::new() }
     }
 
     async fn power(&self) -> Option<Power> {
@@ -71,13 +79,21 @@ impl Writers {
         self.power().await.map_or(Semaphore::MAX_PERMITS, Power::batches)
     }
 
+    /// How many lanes a new sync has; 1 at least.
+    pub async fn lanes(&self) -> usize {
+        match self.asked {
+            0 => of_a_new_sync(self.power().await),
+            asked => asked,
+        }
+    }
+
     /// A lane's turn to write, given back when dropped. None is no limit.
-    pub async fn lane(&self) -> Option<SemaphorePermit<'_>> {
-        let lanes = || async {
+    pub async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        let turns = || async {
             let power = self.power().await;
             Semaphore::new(power.map_or(Semaphore::MAX_PERMITS, Power::lanes).max(self.asked))
         };
-        self.lanes.get_or_init(lanes).await.acquire().await.ok()
+        self.turns.get_or_init(turns).await.acquire().await.ok()
     }
 }
 
@@ -97,6 +113,11 @@ impl Power {
         let wire = self.round_trip.saturating_mul(round_trips).as_micros() / BATCH_TIME.as_micros().max(1);
         self.cores.saturating_mul(usize::try_from(wire).unwrap_or(usize::MAX).saturating_add(1))
     }
+}
+
+/// Lanes for a user who asked for none in particular.
+fn of_a_new_sync(target: Option<Power>) -> usize {
+    target.map_or(LANES, |power| power.lanes().min(MOST_LANES))
 }
 
 async fn ask(target: &Endpoint) -> Option<Power> {
@@ -153,6 +174,15 @@ mod tests {
         assert_eq!((power(2, 300).batches(), power(2, 300).lanes()), (3, 2));
         assert_eq!((power(16, 0).batches(), power(16, 0).lanes()), (17, 16));
         assert_eq!((power(1, 0).batches(), power(1, 0).lanes()), (2, FEWEST_LANES));
+    }
+
+    #[test]
+    fn a_new_sync_has_as_many_lanes_as_write_at_a_time() {
+        assert_eq!(of_a_new_sync(Some(power(2, 300))), 2);
+        assert_eq!(of_a_new_sync(Some(power(6, 300))), 6);
+        assert_eq!(of_a_new_sync(Some(power(64, 300))), MOST_LANES);
+        assert_eq!(of_a_new_sync(Some(power(2, 40_000))), MOST_LANES);
+        assert_eq!(of_a_new_sync(None), LANES);
     }
 
     #[test]

@@ -115,7 +115,7 @@ impl Worker {
                 }
             }
             let writers = Arc::clone(&self.ctx.writers);
-            let mut turn = writers.lane().await;
+            let mut turn = writers.turn().await;
             while queue.len() < MOST.changes {
                 match self.receiver.try_recv() {
                     Ok(changes) => queue.extend(changes),
@@ -129,7 +129,7 @@ impl Worker {
                 for change in self.read_again(&mut batch).await?.into_iter().rev() {
                     queue.push_front(change);
                 }
-                turn = writers.lane().await;
+                turn = writers.turn().await;
             }
             self.apply(batch, turn).await?;
         }

@@ -20,9 +20,7 @@ use crate::sync::state::record::{Checkpoint, FORMAT, Side, WitnessRecord};
 use crate::sync::state::slot::LaneRecord;
 use crate::sync::state::store::{COLLECTIONS, INDEXES, SLOTS, VIEWS};
 use crate::sync::state::{CollectionRecord, IndexRecord, Stage, Store, SyncRecord, ViewRecord, claims};
-
-/// Lanes when the user does not say.
-const AUTO_LANES: usize = 4;
+use crate::sync::writers::Writers;
 
 /// Make and record the plan of a new sync, by what its source is; `former` made what it takes the place of.
 pub async fn plan(
@@ -51,7 +49,7 @@ pub async fn plan(
                 .to_owned(),
         );
     }
-    let lanes = if config.replication.lanes == 0 { AUTO_LANES } else { config.replication.lanes };
+    let lanes = Writers::new(store.target(), config.replication.lanes).lanes().await;
     let lanes = i32::try_from(lanes).unwrap_or(i32::MAX);
     let record = SyncRecord {
         id: store.sync().to_owned(),
