@@ -69,7 +69,7 @@ pub struct ServeArgs {
     /// Ignore unknown fields of /start
     #[arg(long)]
     lenient: bool,
-    /// File with a token that calls must carry as `Authorization: Bearer`
+    /// File with a token that calls must carry as `Authorization: Bearer`; needed where `--host` opens the port to others
     #[arg(long, value_name = "FILE")]
     auth_token_file: Option<PathBuf>,
     /// Certificate chain for HTTPS, PEM
@@ -122,6 +122,11 @@ pub async fn run(args: ServeArgs, shutdown: CancellationToken) -> Result<(), Ser
         (Some(certificate), Some(key)) => Some(read_tls(certificate, key).await?),
         _ => None,
     };
+    if !listen.ip().is_loopback() && token.is_none() {
+        tracing::warn!(
+            "whoever reaches {listen} steers this sync, and a start may drop: use --auth-token-file"
+        );
+    }
     // The port is open before anything is asked of the databases.
     let listener = http::bind(listen)?;
     let serving = Serving { host, token, tls };

@@ -243,7 +243,14 @@ impl Candidate {
 
     fn unanswered(&self, complained: &mut bool, error: &str) {
         if !*complained {
-            tracing::warn!(error, "the lease cannot be read or renewed; syncs go on");
+            if *self.leadership.borrow() == Leadership::Standby {
+                tracing::warn!(
+                    error,
+                    "the lease cannot be read or taken: until it can, this replica does nothing"
+                );
+            } else {
+                tracing::warn!(error, "the lease cannot be read or renewed; syncs go on");
+            }
             *complained = true;
         }
         if self.renewed.elapsed() < RENEW_DEADLINE {

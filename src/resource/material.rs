@@ -39,6 +39,8 @@ struct EndpointMaterial {
     /// The string came out of a Secret and may hold credentials.
     confidential: bool,
     login: Option<Login>,
+    /// There is a block of TLS settings, however empty.
+    tls: bool,
     ca: Option<Vec<u8>>,
     certificate: Option<Certificate>,
     compression: Vec<Compression>,
@@ -167,7 +169,8 @@ impl EndpointMaterial {
         let certificate = certificate.map(|secret| Certificate::resolve(secret, fetched)).transpose()?;
         let compression = refs.compressors.iter().copied().map(compression).collect();
         let read_preference = refs.read_preference;
-        Ok(Self { origin, uri, confidential, login, ca, certificate, compression, read_preference })
+        let tls = refs.tls.is_some();
+        Ok(Self { origin, uri, confidential, login, tls, ca, certificate, compression, read_preference })
     }
 
     fn parse(&self) -> Result<EndpointConfig, Unusable> {
@@ -178,6 +181,10 @@ impl EndpointMaterial {
             endpoint = endpoint
                 .with_credentials(login.credentials())
                 .map_err(|error| Unusable::invalid(format!("{}: {error}", login.origin)))?;
+        }
+        if self.tls {
+            endpoint =
+                endpoint.with_tls().map_err(|error| Unusable::invalid(format!("{origin}: {error}")))?;
         }
         if let Some(ca) = &self.ca {
             endpoint = endpoint

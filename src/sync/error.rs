@@ -80,22 +80,22 @@ reasons! {
     NotAReplicaSet => Stop, "Point to a replica set: standalones and mongos are not supported.",
         by hand "Restart 'clustersync serve' with a replica set: standalones and mongos are not supported.";
     /// Server too old, or target older than source.
-    UnsupportedVersion => Stop, "Use MongoDB 6.0 or newer, and a target not older than the source.",
+    UnsupportedVersion => Stop, "Use MongoDB 6.0 or newer, and a target not older than the source; then change spec.requests.retry.",
         by hand "Restart 'clustersync serve' with MongoDB 6.0 or newer, and a target not older than the source.";
     /// Both ends are one replica set.
     SameReplicaSet => Stop, "Point source and target to different replica sets.",
         by hand "Restart 'clustersync serve' with different replica sets as --source and --target.";
     /// Another sync writes from this target to this source.
-    SyncLoop => Stop, "Complete or delete the sync of the opposite direction first.",
+    SyncLoop => Stop, "Complete the sync of the opposite direction, or delete it with deletionPolicy: Delete (if it is gone and its state stayed: 'clustersync reset', see docs/resource.md); then change spec.requests.retry.",
         by hand "Finalize the sync of the opposite direction, or forget it with 'clustersync reset', then resume with fromFailure ('clustersync resume --from-failure').";
     /// Collections in scope exist on the target.
-    TargetNotEmpty => Stop, "Drop them, exclude them, or set initialSync.onExistingData to Drop.",
+    TargetNotEmpty => Stop, "Drop them, then change spec.requests.retry; or set initialSync.onExistingData to Drop; or create another ClusterSync whose scope excludes them.",
         by hand "Drop them, then resume with fromFailure ('clustersync resume --from-failure'); or restart 'clustersync serve' with --reset-state, and start with them in excludeNamespaces or with onExistingData Drop.";
     /// Another sync holds a target namespace.
-    TargetInUse => Stop, "Complete or delete the sync that holds it, or change the scope.",
+    TargetInUse => Stop, "Complete the sync that holds it, or delete it with deletionPolicy: Delete (if it is gone and its state stayed: 'clustersync reset', see docs/resource.md), then change spec.requests.retry; or create another ClusterSync with another scope.",
         by hand "Finalize the sync that holds it, or forget it with 'clustersync reset --sync-id', then resume with fromFailure ('clustersync resume --from-failure'); or restart 'clustersync serve' with --reset-state, and start with other namespaces.";
     /// Something in scope that is not supported.
-    Unsupported => Stop, "Exclude it in spec.scope.",
+    Unsupported => Stop, "Create another ClusterSync whose scope excludes it; what initialSync.skipUnsupported names can be left out by that.",
         by hand "Restart 'clustersync serve' with --reset-state, and start with it in excludeNamespaces (time-series collections: or with skipUnsupported).";
     /// A fresh owner holds the sync.
     OwnedElsewhere => Transient, "Wait: it is taken over once the present owner stops or falls silent.",
@@ -118,10 +118,10 @@ reasons! {
     TargetChanged => Stop, "Point the target back to the recorded replica set, or create a new sync.",
         by hand "Restart 'clustersync serve' with the recorded replica set as --target; or, for a new sync, with --reset-state, and start again.";
     /// The scope differs from the recorded one.
-    ScopeChanged => Stop, "Set the scope back, or create a new sync.",
+    ScopeChanged => Stop, "The syncID belongs to a sync with another scope: create the ClusterSync with that scope, or with another syncID.",
         by hand "Restart 'clustersync serve' with --reset-state and start again, which clones anew.";
     /// The durable state is missing, foreign or of a newer format.
-    StateMismatch => Stop, "Use the sync id that wrote it, a clustersync that knows its format, or delete the state.",
+    StateMismatch => Stop, "Use the sync id that wrote it, or a clustersync that knows its format; or remove the state ('clustersync reset', see docs/resource.md).",
         by hand "Use the --sync-id that wrote it or a clustersync that knows its format; or restart 'clustersync serve' with --reset-state and start again, which clones anew.";
     /// A DDL event that this version cannot follow.
     UnsupportedEvent => Stop, "Exclude the namespace in a new sync, or undo the change and clone anew.",

@@ -24,11 +24,12 @@ pub fn install(options: &LogOptions) {
         "fatal" => "error",
         level => level,
     };
-    // Dependencies speak only when something is wrong, or when asked to by RUST_LOG.
+    // Dependencies speak only when something is wrong, or when asked to by RUST_LOG. The Kubernetes client would warn with
+    // the whole answer when it cannot decode one, and that may be a Secret.
     let filter = std::env::var("RUST_LOG")
         .ok()
         .and_then(|directives| EnvFilter::try_new(directives).ok())
-        .unwrap_or_else(|| EnvFilter::new(format!("warn,clustersync={level}")));
+        .unwrap_or_else(|| EnvFilter::new(format!("warn,kube_client=error,clustersync={level}")));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(Redacting);
     let _ = if options.json {
         builder.json().flatten_event(true).with_ansi(false).try_init()

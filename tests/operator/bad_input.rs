@@ -141,7 +141,7 @@ async fn bad_ones_beside_a_good_one_tell_what_is_wrong_and_disturb_nobody() {
     let with_uri = |name: &str, key: &str| json!({"uriSecretRef": {"name": name, "key": key}});
     let plain = uri.clone();
     let with_user = |name: &str| json!({"uri": plain, "credentialsSecretRef": {"name": name}});
-    let cases: [(&str, Value, &str, &str); 13] = [
+    let cases: [(&str, Value, &str, &str); 15] = [
         ("no-secret", with_uri("nowhere", "uri"), "CredentialsMissing", "Secret nowhere does not exist"),
         ("no-key", with_uri("source", "url"), "CredentialsMissing", "Secret source has no key url"),
         ("no-data", with_uri("empty", "uri"), "CredentialsMissing", "Secret empty has no key uri"),
@@ -178,6 +178,19 @@ async fn bad_ones_beside_a_good_one_tell_what_is_wrong_and_disturb_nobody() {
             json!({"uri": plain, "tls": {"ca": {"configMapRef": {"name": "no-map"}}}}),
             "CredentialsMissing",
             "ConfigMap no-map does not exist",
+        ),
+        (
+            "tls-off",
+            json!({"uri": format!("{plain}&tls=false"), "tls": {}}),
+            "InvalidConfiguration",
+            "tls=false turns TLS off",
+        ),
+        // The server speaks no TLS: nothing may be said to it in the open.
+        (
+            "tls-on",
+            json!({"uri": format!("{plain}&serverSelectionTimeoutMS=500"), "tls": {}}),
+            "SourceUnreachable",
+            "",
         ),
         (
             "nobody",

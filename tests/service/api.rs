@@ -138,7 +138,7 @@ async fn metrics_health_and_the_page() {
     let metrics = serve.raw("GET", "/metrics", "").1;
     for line in [
         "percona_clustersync_mongodb_copy_insert_document_total 500",
-        "percona_clustersync_mongodb_repl_worker_events_applied_total{worker=\"3\"}",
+        "percona_clustersync_mongodb_repl_worker_events_applied_total{worker=\"1\"}",
         "percona_clustersync_mongodb_lag_time_seconds 0",
         "clustersync_phase{name=\"numbers\",namespace=\"\",phase=\"Streaming\"} 1",
         "clustersync_events_applied_total{name=\"numbers\",namespace=\"\"} 41",

@@ -77,6 +77,8 @@ pub struct EndpointConfig {
     hosts: String,
     read_preference: ReadPreference,
     credentials: Option<Credentials>,
+    /// Whether TLS is on whatever the string says.
+    tls: bool,
     /// The private CA in memory: the driver takes paths only, and a file would survive a kill.
     ca: Option<Arc<File>>,
     /// Client certificate and key, likewise, and the key's password.
@@ -111,6 +113,7 @@ impl EndpointConfig {
             hosts,
             read_preference: ReadPreference::default(),
             credentials: None,
+            tls: false,
             ca: None,
             certificate: None,
             compression: Vec::new(),
@@ -135,6 +138,16 @@ impl EndpointConfig {
             return Err(UriError("the user name is empty".to_owned()));
         }
         self.credentials = Some(credentials);
+        Ok(self)
+    }
+
+    /// With TLS, although the string may not speak of it.
+    pub fn with_tls(mut self) -> Result<Self, UriError> {
+        let off = |name: &&str| self.option(name).is_some_and(|value| value == "false");
+        if let Some(name) = ["tls", "ssl"].iter().find(|name| off(name)) {
+            return Err(UriError(format!("{name}=false turns TLS off, and the tls settings turn it on")));
+        }
+        self.tls = true;
         Ok(self)
     }
 
@@ -204,20 +217,17 @@ impl EndpointConfig {
     /// What only the whole tells: a login by certificate needs one. To be called when all is put together.
     pub fn checked(self) -> Result<Self, UriError> {
         let apart = self.credentials.as_ref().and_then(|credentials| credentials.auth_mechanism.as_deref());
-        let x509 = apart.map_or_else(
-            || {
-                self.uri.split(['?', '&']).skip(1).any(|option| {
-                    option.split_once('=').is_some_and(|(name, value)| {
-                        name.eq_ignore_ascii_case("authMechanism") && value == X509
-                    })
-                })
-            },
-            |mechanism| mechanism == X509,
-        );
-        if x509 && self.certificate.is_none() {
+        let mechanism = apart.or_else(|| self.option("authMechanism"));
+        if mechanism == Some(X509) && self.certificate.is_none() {
             return Err(UriError(format!("authMechanism {X509} needs a client certificate")));
         }
         Ok(self)
+    }
+
+    /// What the string says of an option.
+    fn option(&self, name: &str) -> Option<&str> {
+        let options = self.uri.split(['?', '&']).skip(1).filter_map(|option| option.split_once('='));
+        options.filter(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value).next()
     }
 
     /// The seed hosts, for messages: never credentials.
@@ -236,7 +246,7 @@ impl EndpointConfig {
         options.server_selection_timeout.get_or_insert(SERVER_SELECTION);
         options.connect_timeout.get_or_insert(CONNECT);
         options.max_pool_size = Some(POOL);
-        if self.ca.is_some() || self.certificate.is_some() {
+        if self.tls || self.ca.is_some() || self.certificate.is_some() {
             let mut tls = TlsOptions::default();
             tls.ca_file_path = self.ca.as_deref().map(path);
             if let Some((file, password)) = &self.certificate {
@@ -317,6 +327,19 @@ mod tests {
         let Some(Tls::Enabled(tls)) = options.tls else { panic!("no TLS") };
         assert_eq!(std::fs::read(tls.ca_file_path.unwrap()).unwrap(), CERTIFICATE);
         assert!(EndpointConfig::parse("mongodb://h/", false).unwrap().with_ca(b"nonsense").is_err());
+    }
+
+    #[tokio::test]
+    async fn tls_is_turned_on_apart_from_the_string() {
+        let with_tls = |uri: &str| EndpointConfig::parse(uri, false).unwrap().with_tls();
+        let options = with_tls("mongodb://h/").unwrap().client_options().await.unwrap();
+        let Some(Tls::Enabled(tls)) = options.tls else { panic!("no TLS") };
+        assert!(tls.ca_file_path.is_none(), "public authorities");
+        assert!(with_tls("mongodb://h/?tls=true").is_ok());
+        for off in ["tls=false", "retryReads=true&SSL=false"] {
+            let refused = with_tls(&format!("mongodb://h/?{off}")).unwrap_err().to_string();
+            assert!(refused.contains("turns TLS off"), "{refused}");
+        }
     }
 
     #[test]

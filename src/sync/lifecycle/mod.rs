@@ -174,7 +174,8 @@ impl Life {
             let outcome = AssertUnwindSafe(attempting).catch_unwind().await.unwrap_or_else(|_| {
                 Err(Error::new(Reason::Internal, "the engine panicked; the message is on standard error"))
             });
-            if began.elapsed() > HEALTHY {
+            // An attempt may also be long because nothing answered.
+            if began.elapsed() > HEALTHY && !self.publisher.is_failing() {
                 backoff.reset();
             }
             match outcome {
