@@ -88,8 +88,9 @@ async fn indexes(store: &Store, collections: &[Uuid]) -> Result<Vec<Vec<IndexRec
     Ok(collections.iter().map(|uuid| found.get(uuid).cloned().unwrap_or_default()).collect())
 }
 
+/// From the primary: a member that lags would name a time before what others have shown.
 async fn source_time(source: &Endpoint) -> Result<Timestamp> {
-    let reply = source.command_anywhere("admin", doc! {"ping": 1}).await?;
+    let reply = source.command("admin", doc! {"ping": 1}).await?;
     reply
         .get_timestamp("operationTime")
         .map_err(|_| Error::new(Reason::NotAReplicaSet, "the source's replies carry no operationTime"))

@@ -11,6 +11,7 @@ use tokio::time::{Instant, Interval};
 use tokio_util::sync::CancellationToken;
 
 use super::apply::checkpoint::Checkpointer;
+use super::apply::committed::Committed;
 use super::apply::ddl::Ddl;
 use super::apply::lane::{self, Lane};
 use super::apply::router::Router;
@@ -69,12 +70,11 @@ pub async fn run(
         times.checkpoint = Some(start.time);
         times.seen = Some(times.seen.map_or(start.time, |seen| seen.max(start.time)));
     });
-    if record.dirty {
-        clone::again(ctx).await?;
-    }
+    clone::again(ctx, record.dirty, start.time).await?;
     ctx.store.write(vec![ctx.store.update_sync(doc! {"dirty": true, "format": FORMAT})?]).await?;
-    let (lanes, workers) = open_lanes(ctx, &watermark).await?;
-    let mut checkpointer = Checkpointer::new(ctx.clone(), Arc::clone(&watermark), &lanes);
+    let (lanes, workers) = open_lanes(ctx, record, &watermark).await?;
+    let committed = Committed::by(&lanes);
+    let mut checkpointer = Checkpointer::new(ctx.clone(), Arc::clone(&watermark), committed);
     publisher.update(|report| report.replication.lanes = u32::try_from(lanes.len()).unwrap_or(0));
 
     let cancel = stop.child_token();
@@ -164,7 +164,8 @@ fn spawn_stream(
         });
     }
     let begun = record.intent.as_ref().map(|intent| intent.token.clone());
-    let ddl = Ddl::new(ctx.clone(), record.ddl_position.clone(), begun, record.listed_until);
+    let committed = Committed::by(&lanes);
+    let ddl = Ddl::new(ctx.clone(), committed, record.ddl_position.clone(), begun, record.listed_until);
     let catalogue_time = record.catalogue_time.unwrap_or(Timestamp { time: 0, increment: 0 });
     let router = Router::new(ctx.clone(), lanes, Arc::clone(watermark), ddl, catalogue_time);
     let cancel = cancel.clone();
@@ -200,13 +201,28 @@ fn spawn_pace(ctx: &Context, tasks: &mut JoinSet<Result<()>>, cancel: &Cancellat
     });
 }
 
-async fn open_lanes(ctx: &Context, watermark: &Arc<Watermark>) -> Result<(Vec<Lane>, Vec<lane::Worker>)> {
+async fn open_lanes(
+    ctx: &Context,
+    record: &SyncRecord,
+    watermark: &Arc<Watermark>,
+) -> Result<(Vec<Lane>, Vec<lane::Worker>)> {
     let filter = doc! {"sync": ctx.store.sync(), "kind": LANE};
     let mut records: Vec<LaneRecord> = ctx.store.find_latest(SLOTS, filter).await?;
     records.sort_by_key(|record| record.number);
-    if records.is_empty() {
-        return Err(Error::new(Reason::StateMismatch, "the durable state has no lanes"));
+    // Another number would send a document to a lane which is beyond its events.
+    if record.lanes < 1 || !records.iter().map(|lane| lane.number).eq(0..record.lanes) {
+        let found = records.len();
+        return Err(Error::new(
+            Reason::StateMismatch,
+            format!("the durable state has {found} of {} lanes", record.lanes),
+        ));
     }
+    // What a lane or DDL has done was seen, by an earlier run: clones must not read from before it. Where a stream was opened
+    // is no event, and may be a moment that the source has not reached.
+    let positions = records.iter().map(|lane| &lane.position).chain([&record.ddl_position]);
+    let done = positions.filter(|position| !token::is_high_water(position));
+    let newest = done.filter_map(|position| token::time(position)).max();
+    ctx.progress.update_times(|times| times.seen = times.seen.max(newest));
     let (mut lanes, mut workers) = (Vec::new(), Vec::new());
     for record in &records {
         let (lane, worker) = lane::open(ctx, record, Arc::clone(watermark)).await?;

@@ -3,7 +3,7 @@
 use clustersync::sync::endpoint::Feature;
 use clustersync::sync::scope::Scope;
 use clustersync::sync::{DesiredState, Phase};
-use mongodb::bson::{Document, doc};
+use mongodb::bson::{Document, Timestamp, doc};
 
 use crate::lab::compare::{Judge, compare};
 use crate::world::{Sync, World};
@@ -279,5 +279,31 @@ async fn a_capped_collection_keeps_its_order_while_it_is_scanned() {
     sync.want(DesiredState::Completed);
     sync.phase(Phase::Completed).await;
     world.assert_identical(false).await;
+    sync.stop().await;
+}
+
+/// What was deleted during the scan is remembered by the process alone: who stops before its stream has caught up with the
+/// scan copies again.
+#[tokio::test]
+async fn a_capped_collection_keeps_its_order_over_a_stop() {
+    let world = World::shared("scanned_and_stopped").await;
+    world.src().run_command(doc! {"create": "c", "capped": true, "size": 1 << 20}).await.unwrap();
+    world.fill("c", 20, 10).await;
+    let sync = world.start();
+    sync.phase(Phase::Streaming).await;
+    world.caught_up(&sync).await;
+    sync.stop().await;
+    let copy = world.tgt().collection::<Document>("c");
+    let first = copy.find_one_and_delete(doc! {"_id": 0}).await.unwrap().unwrap();
+    copy.insert_one(first).await.unwrap();
+    let records = world.target.database("clustersync").collection::<Document>("collections");
+    let far = Timestamp { time: u32::MAX, increment: 0 };
+    let set = doc! {"$set": {"cloneEnd": far}};
+    assert_eq!(records.update_many(doc! {"sync": &world.db}, set).await.unwrap().modified_count, 1);
+    let sync = world.start();
+    world.coll("c").insert_one(doc! {"_id": "last"}).await.unwrap();
+    sync.phase(Phase::Streaming).await;
+    world.caught_up(&sync).await;
+    world.assert_identical(true).await;
     sync.stop().await;
 }

@@ -1,5 +1,7 @@
 //! DDL while streaming.
 
+use std::time::Duration;
+
 use clustersync::sync::config::OnExistingData;
 use clustersync::sync::scope::Scope;
 use clustersync::sync::{DesiredState, Phase, Reason, lifecycle};
@@ -394,6 +396,32 @@ async fn what_came_and_went_while_the_catalogue_was_listed() {
     world.coll("made").insert_one(doc! {"_id": "later"}).await.unwrap();
     world.coll("name").insert_one(doc! {"_id": "later"}).await.unwrap();
     world.coll("e").insert_one(doc! {"_id": "later"}).await.unwrap();
+    world.caught_up(&sync).await;
+    world.assert_identical(true).await;
+    sync.stop().await;
+}
+
+/// Events that a failover took back come again, and must find their collection: nothing is dropped before it is known that
+/// none was taken back.
+#[tokio::test]
+async fn a_drop_waits_for_what_a_failover_took_back() {
+    let world = World::shared("taken_back").await;
+    world.fill("c", 10, 10).await;
+    let mut config = world.config();
+    config.replication.checkpoint_interval = Duration::from_secs(300);
+    let sync = Sync::start(config);
+    sync.phase(Phase::Streaming).await;
+    world.coll("c").insert_one(doc! {"_id": "new"}).await.unwrap();
+    world.caught_up(&sync).await;
+    let slots = world.target.database("clustersync").collection::<Document>("slots");
+    let back = doc! {"$inc": {"seq": -1_i64}};
+    slots.update_many(doc! {"sync": &world.db, "kind": "lane"}, back).await.unwrap();
+    world.coll("c").drop().await.unwrap();
+    let holds = |message: &str| message.contains("does not hold batch");
+    sync.until("looked at", |report| {
+        report.replication.last_error.as_ref().is_some_and(|error| holds(&error.message))
+    })
+    .await;
     world.caught_up(&sync).await;
     world.assert_identical(true).await;
     sync.stop().await;

@@ -94,6 +94,8 @@ impl World {
             initial_sync: InitialSync { on_existing_data: OnExistingData::Fail, ..InitialSync::default() },
             replication: Replication {
                 checkpoint_interval: Duration::from_millis(300),
+                // More than a small machine gets: what lanes may do to each other is tested too.
+                lanes: 4,
                 ..Replication::default()
             },
             limits: Limits::default(),

@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub mod checkpoint;
+pub mod committed;
 pub mod ddl;
 pub mod deleted;
 pub mod key;

@@ -76,14 +76,14 @@ impl Router {
 
     /// Route until the reader is gone.
     pub async fn run(mut self, mut batches: mpsc::Receiver<EventBatch>) -> Result<()> {
-        while let Some(EventBatch { batch, reservation }) = batches.recv().await {
+        while let Some(EventBatch { batch, reservation, opening }) = batches.recv().await {
             let number = self.watermark.begin(Some(reservation));
-            self.route(number, &batch).await?;
+            self.route(number, &batch, opening).await?;
         }
         Ok(())
     }
 
-    async fn route(&mut self, number: u64, batch: &Arc<Batch>) -> Result<()> {
+    async fn route(&mut self, number: u64, batch: &Arc<Batch>, opening: bool) -> Result<()> {
         let mut events = 0;
         let mut last_token = "";
         for bytes in batch.documents() {
@@ -113,8 +113,9 @@ impl Router {
         // A token that is not the last event's is a high-water mark: nothing at its time is still to come. The same
         // holds for an empty batch after the last event: the events of one transaction share a time. But a high-water mark
         // that has not moved says nothing new: that of a stream which was just opened names the moment after the last
-        // operation, and what happens at that moment is still to come.
-        let rests = token == self.token && token::is_high_water(&token);
+        // operation, and what happens at that moment is still to come. Neither does an event's token with which a cursor
+        // was opened: until it moves, the member that answers may lag behind the rest of that event's transaction.
+        let rests = token == self.token && (token::is_high_water(&token) || opening);
         if !rests && (events == 0 || token::data(&token) != last_token) {
             self.complete = self.complete.max(token::time(&token).unwrap_or(self.complete)).max(self.latest);
             self.latest = self.complete;

@@ -1,7 +1,7 @@
 //! The catalogue of a source that does not offer `$listCatalog`: database by database, collection by collection. What
 //! changes meanwhile comes as events, which are applied to what was found whether it is in it already or not.
 
-use mongodb::bson::{RawDocumentBuf, Timestamp, Uuid, doc};
+use mongodb::bson::{Document, RawDocumentBuf, Timestamp, Uuid, doc};
 
 use super::read::{SourceCatalog, SourceCollection, without};
 use crate::sync::endpoint::{Endpoint, failure, raw};
@@ -12,11 +12,12 @@ use crate::sync::scope::Scope;
 /// How often a collection is looked at whose name changes between two looks: it is not gone.
 const LOOKS: usize = 5;
 
-/// Everything in scope, as it is while it is read.
-pub async fn read(source: &Endpoint, scope: &Scope) -> Result<SourceCatalog> {
+/// Everything in scope, as it is while it is read, at or after `time`.
+pub async fn read(source: &Endpoint, scope: &Scope, time: Timestamp) -> Result<SourceCatalog> {
     let mut catalog = SourceCatalog { piecemeal: true, ..SourceCatalog::default() };
     for db in databases(source).await?.into_iter().filter(|db| scope.may_contain_db(db)) {
-        for entry in source.collect(&db, doc! {"listCollections": 1}).await? {
+        let concern = read_concern(time);
+        for entry in source.collect(&db, doc! {"listCollections": 1, "readConcern": concern}).await? {
             add(&mut catalog, source, scope, &db, &entry).await?;
         }
     }
@@ -38,11 +39,15 @@ pub async fn by_uuid(source: &Endpoint, uuid: Uuid, time: Timestamp) -> Result<O
     Err(Error::new(Reason::Interrupted, format!("the collection {uuid} has no name for long enough")))
 }
 
+/// Of `listCollections`: the server refuses "majority" here.
+fn read_concern(time: Timestamp) -> Document {
+    doc! {"level": "local", "afterClusterTime": time}
+}
+
 /// What `listCollections` says of a collection, and its database.
 async fn entry(source: &Endpoint, uuid: Uuid, time: Timestamp) -> Result<Option<(String, Vec<u8>)>> {
     for db in databases(source).await? {
-        // The server refuses "majority" here.
-        let concern = doc! {"level": "local", "afterClusterTime": time};
+        let concern = read_concern(time);
         let command = doc! {"listCollections": 1, "filter": {"info.uuid": uuid}, "readConcern": concern};
         if let Some(entry) = source.collect(&db, command).await?.into_iter().next() {
             return Ok(Some((db, entry)));
@@ -51,9 +56,9 @@ async fn entry(source: &Endpoint, uuid: Uuid, time: Timestamp) -> Result<Option<
     Ok(None)
 }
 
-/// Names of all databases.
+/// Names of all databases, as the primary has them.
 pub async fn databases(source: &Endpoint) -> Result<Vec<String>> {
-    let reply = source.command_anywhere("admin", doc! {"listDatabases": 1, "nameOnly": true}).await?;
+    let reply = source.command("admin", doc! {"listDatabases": 1, "nameOnly": true}).await?;
     let names = reply.get_array("databases").into_iter().flatten();
     Ok(names.filter_map(|one| one.as_document()?.get_str("name").ok().map(str::to_owned)).collect())
 }

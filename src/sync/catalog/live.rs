@@ -146,6 +146,11 @@ impl Collection {
         self.record().clone_end.is_some_and(|end| time <= end)
     }
 
+    /// Whether events that may already be in what was cloned come after `time`.
+    pub fn is_catching_up(&self, time: Timestamp) -> bool {
+        self.record().clone_end.is_some_and(|end| time < end)
+    }
+
     /// The clone found that the source does not have it any more at `time`; its drop is still to come in the stream.
     pub fn mark_gone(&self, time: Timestamp) {
         *self.gone.lock().unwrap_or_else(PoisonError::into_inner) = Some(time);

@@ -79,8 +79,10 @@ pub async fn read(source: &Endpoint, scope: &Scope, time: Timestamp) -> Result<S
         }
         Err(error) if is_refused(&error) => {
             tracing::warn!(%error, "the source does not offer $listCatalog: listing collection by collection");
+            // Another member may not have what came before the stream's beginning.
+            let source = &source.at_primary();
             settle(source, time).await?;
-            catalog = listing::read(source, scope).await?;
+            catalog = listing::read(source, scope, time).await?;
         }
         Err(error) => return Err(error),
     }

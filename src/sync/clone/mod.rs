@@ -65,15 +65,17 @@ fn open(ctx: &Context) -> Vec<Arc<Collection>> {
     all
 }
 
-/// Copy capped collections again, whose order a run that ended in the middle may have left in doubt.
-pub async fn again(ctx: &Context) -> Result<()> {
-    let doubtful =
+/// Copy capped collections again whose order the last run has left in doubt: all where it did not end cleanly (`dirty`), else
+/// those that had not caught up with their clone at the `checkpoint`, since what was deleted during a scan is not kept.
+pub async fn again(ctx: &Context, dirty: bool, checkpoint: Timestamp) -> Result<()> {
+    let capped =
         ctx.catalog.all().into_iter().filter(|one| one.is_capped() && one.state() == CollectionState::Cloned);
-    for collection in doubtful {
+    for collection in capped.filter(|one| dirty || one.is_catching_up(checkpoint)) {
         restart(ctx, &collection).await?;
         tracing::info!(
             namespace = collection.record().target,
-            "copying a capped collection again: the last run did not end cleanly"
+            dirty,
+            "copying a capped collection again: the last run left its order in doubt"
         );
     }
     Ok(())

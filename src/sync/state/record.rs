@@ -107,7 +107,7 @@ pub struct SyncRecord {
     pub reserved: Vec<String>,
     /// How far.
     pub stage: Stage,
-    /// Lanes; changes only while drained.
+    /// Lanes, of which each has its slot; never changed.
     pub lanes: i32,
     /// The catalogue's time: events at or before it are in what is cloned.
     pub catalogue_time: Option<Timestamp>,

@@ -47,6 +47,8 @@ pub struct EventBatch {
     pub batch: Arc<Batch>,
     /// Held until every event of the batch is applied.
     pub reservation: Reservation,
+    /// Its cursor has not got beyond where it was opened: the member that answers may not be there yet.
+    pub opening: bool,
 }
 
 /// How events are asked for.
@@ -121,6 +123,7 @@ pub async fn read(ctx: &Context, token: String, sender: mpsc::Sender<EventBatch>
     let mut at_primary = false;
     let mut cursor = None;
     let mut asking = Asking::new();
+    let mut opening = true;
     loop {
         if !raw_updates {
             ctx.progress.warn("the source does not offer raw updates: every updated document is read again");
@@ -128,7 +131,7 @@ pub async fn read(ctx: &Context, token: String, sender: mpsc::Sender<EventBatch>
         let next = match cursor.as_mut() {
             None => match open(&source, ctx, &token, form, raw_updates, asking.size).await {
                 Ok(opened) => {
-                    cursor = Some(opened);
+                    (cursor, opening) = (Some(opened), true);
                     continue;
                 }
                 Err(error) => Err(error),
@@ -165,7 +168,9 @@ pub async fn read(ctx: &Context, token: String, sender: mpsc::Sender<EventBatch>
                 continue;
             }
         };
+        opening = opening && batch.documents().len() == 0;
         if let Some(after) = batch.post_batch_token().and_then(token::text) {
+            opening = opening && after == token;
             token = after;
         }
         if form == Form::Slim && batch.documents().len() > 0 {
@@ -175,7 +180,7 @@ pub async fn read(ctx: &Context, token: String, sender: mpsc::Sender<EventBatch>
             cursor = None;
         }
         let reservation = ctx.budgets.stream.reserve(batch.bytes().len() as u64).await;
-        if sender.send(EventBatch { batch: Arc::new(batch), reservation }).await.is_err() {
+        if sender.send(EventBatch { batch: Arc::new(batch), reservation, opening }).await.is_err() {
             return Ok(());
         }
     }

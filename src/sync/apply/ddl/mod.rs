@@ -9,6 +9,7 @@ use std::sync::Arc;
 use mongodb::bson::{Document, Timestamp, Uuid, doc};
 use tokio::sync::RwLockWriteGuard;
 
+use super::committed::Committed;
 use crate::sync::catalog::{Catalog, Collection, create, index as catalog_index, options, read};
 use crate::sync::config::OnExistingData;
 use crate::sync::context::Context;
@@ -25,6 +26,7 @@ use crate::sync::stream::{Event, Kind};
 #[derive(Debug)]
 pub struct Ddl {
     ctx: Context,
+    committed: Committed,
     position: String,
     /// The event that an earlier run had begun.
     begun: Option<String>,
@@ -45,11 +47,12 @@ impl Ddl {
     /// Go on after the event at `position`; `begun` may have been half done.
     pub fn new(
         ctx: Context,
+        committed: Committed,
         position: String,
         begun: Option<String>,
         listed_until: Option<Timestamp>,
     ) -> Self {
-        Self { ctx, position, begun, listed_until }
+        Self { ctx, committed, position, begun, listed_until }
     }
 
     /// Whether an event of a collection that is not known is of one that came and went while the catalogue was listed.
@@ -131,13 +134,14 @@ impl Ddl {
         self.begun.as_deref() == Some(event.token)
     }
 
-    /// Make the intent durable. What is refused is refused before: what had been begun is taken for ours.
+    /// Make the intent durable, where the target has what lanes committed: events that a failover takes back come again, and
+    /// would not find the collection as it was. What is refused is refused before: what had been begun is taken for ours.
     async fn intend(&mut self, event: &Event<'_>) -> Result<()> {
         if self.begun.take().is_some_and(|begun| begun == event.token) {
             return Ok(());
         }
         let intent = self.ctx.store.update_sync(doc! {"intent": {"token": event.token}})?;
-        self.ctx.store.write(vec![intent]).await
+        self.committed.write(&self.ctx.store, vec![intent]).await
     }
 
     /// Record the outcome together with the event's token.
@@ -320,8 +324,11 @@ impl Ddl {
         if index.state == IndexState::Built && !before && expires(&index.spec.bytes) {
             let namespace = record.target_namespace();
             let never = doc! {"name": name, "expireAfterSeconds": catalog_index::NEVER};
-            let command =
+            let mut command =
                 doc! {"collMod": &namespace.coll, "index": never, "writeConcern": {"w": "majority"}};
+            if let Some(uuid) = record.target_uuid {
+                command.insert("collectionUUID", uuid);
+            }
             self.ctx.target.command(&namespace.db, command).await?;
         }
         Ok(vec![self.ctx.store.put(INDEXES, std::slice::from_ref(&index))?])
