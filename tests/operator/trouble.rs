@@ -252,7 +252,7 @@ fn readiness_waits_for_the_first_word_of_the_election_and_not_longer() {
     let base = site.json(&["get", "role", "clustersync-operator-leader"]);
     forbid(&site, "clustersync-operator-leader", "leases");
     let operator = site.operator(&[]);
-    operator.until_log("the lease cannot be read or renewed");
+    operator.until_log("the lease cannot be read or taken");
     assert!(operator.http("/readyz").starts_with("HTTP/1.1 503"), "{}", operator.http("/readyz"));
     assert!(operator.http("/livez").starts_with("HTTP/1.1 200"));
     let rules = json!([{"op": "replace", "path": "/rules", "value": base["rules"]}]).to_string();
