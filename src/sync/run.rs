@@ -70,6 +70,11 @@ pub async fn run(
         times.checkpoint = Some(start.time);
         times.seen = Some(times.seen.map_or(start.time, |seen| seen.max(start.time)));
     });
+    if record.stage == Stage::Completing {
+        // The wish may have been taken back since, and users have written on: what is asked for now gets a fence of its own.
+        completion::abort(ctx).await?;
+        publisher.update(|report| report.completion = None);
+    }
     clone::again(ctx, record.dirty, start.time).await?;
     ctx.store.write(vec![ctx.store.update_sync(doc! {"dirty": true, "format": FORMAT})?]).await?;
     let (lanes, workers) = open_lanes(ctx, record, &watermark).await?;
@@ -259,34 +264,26 @@ struct Steer<'a> {
 
 impl<'a> Steer<'a> {
     fn new(ctx: &'a Context, record: &SyncRecord) -> Self {
-        let fence = record.completion.as_ref().and_then(|completion| completion.fence);
         let position = Position {
             cloned: record.stage != Stage::Cloning,
             clone_end: record.clone_end,
             consistent: record.consistent_at.is_some(),
-            fence: fence.filter(|_| record.stage == Stage::Completing),
+            fence: None,
             settled: false,
             applied: Timestamp { time: 0, increment: 0 },
         };
         Self { ctx, position, ddl: None }
     }
 
-    /// Keep DDL from now on from being begun; false where some is under way or half done, or brought something to be copied:
-    /// nobody would end it after the cutover.
-    async fn hold_ddl(&mut self) -> Result<bool> {
-        let Ok(ddl) = self.ctx.catalog.ddl.try_write() else { return Ok(false) };
+    /// Keep DDL from now on from being begun; false where some is under way, or brought something to be copied: nobody would
+    /// end it after the cutover. What an earlier run left half done has come before this run's fence.
+    fn hold_ddl(&mut self) -> bool {
+        let Ok(ddl) = self.ctx.catalog.ddl.try_write() else { return false };
         if !self.ctx.catalog.is_settled(self.position.applied) {
-            return Ok(false);
-        }
-        let intent = self.ctx.store.load().await?.and_then(|record| record.intent);
-        let half_done = intent
-            .and_then(|intent| token::time(&intent.token))
-            .is_some_and(|time| time > self.position.applied);
-        if half_done {
-            return Ok(false);
+            return false;
         }
         self.ddl = Some(ddl);
-        Ok(true)
+        true
     }
 
     /// Take steps until there is nothing to do but to wait, or the run is over.
@@ -320,7 +317,7 @@ impl<'a> Steer<'a> {
                 Step::FixFence => self.fix_fence(publisher).await?,
                 Step::Drain => publisher.enter(Phase::Completing, "draining to the fence"),
                 Step::CutOver => {
-                    if !self.hold_ddl().await? {
+                    if !self.hold_ddl() {
                         return Ok(None);
                     }
                     checkpointer.write(Document::new()).await?;

@@ -1,11 +1,13 @@
 //! What is asked for once: request tokens, and what a refusal leaves as it was. And what needs no source any more.
 
+use std::time::Duration;
+
 use clustersync::sync::config::OnExistingData;
 use clustersync::sync::{Desired, DesiredState, Phase, Reason, lifecycle};
 use mongodb::bson::{Document, Timestamp, doc};
 
 use crate::lab::mongod::{Options, ReplicaSet};
-use crate::world::{Sync, World, shared};
+use crate::world::{Sync, World, shared, uuid_of};
 
 fn restart(token: &str) -> Desired {
     Desired { restart: token.to_owned(), retry: token.to_owned(), ..Desired::default() }
@@ -137,6 +139,72 @@ async fn a_failure_is_shown_until_it_is_got_past() {
     world.coll("c").insert_one(doc! {"_id": "later"}).await.unwrap();
     let well = sync.until("well", |report| report.failing_since.is_none()).await;
     assert_eq!(well.replication.last_error, None);
+    world.caught_up(&sync).await;
+    world.assert_identical(true).await;
+    sync.stop().await;
+}
+
+/// A fence that an earlier run fixed says nothing of what was written since: the wish may have been taken back meanwhile.
+#[tokio::test]
+async fn a_cutover_that_was_interrupted_takes_what_is_there_now() {
+    let world = World::shared("taken_back_cutover").await;
+    world.fill("c", 10, 10).await;
+    let sync = world.start();
+    sync.phase(Phase::Streaming).await;
+    world.caught_up(&sync).await;
+    sync.stop().await;
+    let long_ago = Timestamp { time: 1, increment: 1 };
+    let completing = doc! {"$set": {
+        "stage": "Completing",
+        "completion": {"requestedAt": "2026-01-01T00:00:00Z", "fence": long_ago, "committedAt": null},
+    }};
+    let syncs = world.target.database("clustersync").collection::<Document>("syncs");
+    syncs.update_one(doc! {"_id": &world.db}, completing).await.unwrap();
+    world.fill("d", 20_000, 10).await;
+    let wanted = Desired { state: DesiredState::Completed, ..Desired::default() };
+    let sync = Sync::start_with(world.config(), wanted);
+    sync.phase(Phase::Completed).await;
+    world.assert_identical(false).await;
+    sync.stop().await;
+}
+
+/// A restart drops what there is and fixes from where the stream is read: neither while a rest is wanted.
+#[tokio::test]
+async fn a_restart_waits_for_the_end_of_a_pause() {
+    let world = World::shared("restart_paused").await;
+    world.fill("c", 10, 10).await;
+    let mut config = world.config();
+    config.initial_sync.on_existing_data = OnExistingData::Drop;
+    let sync = Sync::start(config.clone());
+    sync.phase(Phase::Streaming).await;
+    let before = uuid_of(&world.tgt(), "c").await;
+    sync.stop().await;
+    let paused = Desired { state: DesiredState::Paused, ..restart("again") };
+    let sync = Sync::start_with(config, paused);
+    sync.phase(Phase::Paused).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(sync.report().phase, Phase::Paused);
+    assert_eq!(uuid_of(&world.tgt(), "c").await, before, "it stays until the pause ends");
+    sync.want(DesiredState::Running);
+    sync.phase(Phase::Streaming).await;
+    assert_ne!(uuid_of(&world.tgt(), "c").await, before);
+    world.caught_up(&sync).await;
+    world.assert_identical(true).await;
+    sync.stop().await;
+}
+
+/// `Drop` is meant for whatever stands under a name of the source's, also where it is a view there.
+#[tokio::test]
+async fn a_view_takes_the_place_of_a_collection_where_that_is_asked_for() {
+    let world = World::shared("view_in_place").await;
+    world.fill("c", 10, 10).await;
+    let view = doc! {"create": "v", "viewOn": "c", "pipeline": []};
+    world.src().run_command(view).await.unwrap();
+    world.tgt().collection::<Document>("v").insert_one(doc! {"of": "the user"}).await.unwrap();
+    let mut config = world.config();
+    config.initial_sync.on_existing_data = OnExistingData::Drop;
+    let sync = Sync::start(config);
+    sync.phase(Phase::Streaming).await;
     world.caught_up(&sync).await;
     world.assert_identical(true).await;
     sync.stop().await;

@@ -303,8 +303,9 @@ async fn an_owner_that_looks_at_a_slow_source_stays_the_owner() {
     let target = Endpoint::connect(Side::Target, &world.config().target).await.unwrap();
     let taken = owner::acquire(Store::new(target, "clustersync", "slow_look"), &holder()).await;
     assert_eq!(taken.unwrap_err().reason(), Reason::OwnedElsewhere);
+    let epoch = sync.report().epoch;
     let report = sync.phase(Phase::Streaming).await;
-    assert_eq!(report.epoch, 1);
+    assert_eq!(report.epoch, epoch);
     world.assert_identical(true).await;
     sync.stop().await;
 }
@@ -393,4 +394,25 @@ async fn a_sync_that_is_created_paused_begins_when_it_is_resumed() {
     world.caught_up(&sync).await;
     world.assert_identical(true).await;
     sync.stop().await;
+}
+
+/// An owner that froze before the state was deleted must not find its epoch again in the state that began anew.
+#[tokio::test]
+async fn a_state_that_begins_anew_has_no_epoch_of_before() {
+    use clustersync::sync::endpoint::Endpoint;
+    use clustersync::sync::endpoint::client::Side;
+    use clustersync::sync::state::{Store, owner};
+
+    let world = World::shared("epochs").await;
+    let target = Endpoint::connect(Side::Target, &world.config().target).await.unwrap();
+    let acquire = async || {
+        owner::acquire(Store::new(target.clone(), "clustersync", "epochs"), &holder()).await.unwrap()
+    };
+    let old = acquire().await;
+    owner::release(&old).await.unwrap();
+    lifecycle::delete_state(&world.config()).await.unwrap();
+    let new = acquire().await;
+    assert!(new.epoch() > old.epoch());
+    assert_eq!(owner::renew(&old).await.unwrap_err().reason(), Reason::OwnershipLost);
+    owner::renew(&new).await.unwrap();
 }

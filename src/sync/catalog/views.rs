@@ -1,6 +1,7 @@
 //! Views on the target: created once, then followed by their events.
 
-use super::create;
+use super::create::{self, Existing};
+use crate::sync::config::OnExistingData;
 use crate::sync::context::Context;
 use crate::sync::error::Result;
 use crate::sync::namespace::Namespace;
@@ -13,6 +14,7 @@ pub async fn create_missing(ctx: &Context) -> Result<()> {
         let views = ctx.catalog.views();
         views.values().filter(|view| !view.created).map(|view| view.namespace.clone()).collect()
     };
+    let drops = ctx.config.initial_sync.on_existing_data == OnExistingData::Drop;
     for name in waiting {
         let _ddl = ctx.catalog.ddl.write().await;
         // Dropped or created by an event meanwhile.
@@ -20,6 +22,13 @@ pub async fn create_missing(ctx: &Context) -> Result<()> {
             continue;
         };
         let Some(namespace) = Namespace::parse(&name) else { continue };
+        let found = create::existing(&ctx.target, &namespace).await?;
+        if matches!(found, Existing::Collection(found) if drops && !ctx.catalog.is_ours(found)) {
+            // After the look: what is found later may be a new owner's.
+            ctx.store.prove().await?;
+            tracing::warn!(%namespace, "dropping what stands on the target, as onExistingData: Drop asks: it is a view on the source");
+            create::drop_existing(&ctx.target, &namespace, found).await?;
+        }
         create::create_view(&ctx.target, &namespace, &view.options.bytes).await?;
         let view = ViewRecord { created: true, ..view };
         ctx.store.write(vec![ctx.store.put(VIEWS, std::slice::from_ref(&view))?]).await?;

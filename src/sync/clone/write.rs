@@ -11,12 +11,12 @@ use crate::sync::catalog::Collection;
 use crate::sync::context::{COPIES, Context};
 use crate::sync::endpoint::failure;
 use crate::sync::endpoint::raw::{self, Writer};
-use crate::sync::error::{Error, Reason, Result};
+use crate::sync::error::{Class, Error, Reason, Result};
 use crate::sync::namespace::Namespace;
 use crate::sync::state::record::{Copied, binary};
 use crate::sync::state::slot::{PartitionRecord, Slot, any_reply};
 use crate::sync::state::store::SLOTS;
-use crate::sync::state::transaction::{Durability, write_error, write_failure};
+use crate::sync::state::transaction::{Durability, WriteError, write_error, write_failure};
 use crate::sync::state::{Operation, Refusal};
 
 /// Bytes of documents in one command: a command is at most 16 MB and 16 KB, a document at most 16 MB.
@@ -215,7 +215,7 @@ async fn write_capped(
                 if error.code == failure::DUPLICATE_KEY {
                     return Ok(Written::Twice);
                 }
-                return Err(write_failure(&namespace.to_string(), &error).as_reason(Reason::WriteRefused));
+                return Err(refused(&namespace, &error));
             }
         }
         rest = later;
@@ -231,10 +231,14 @@ async fn write_capped(
 fn engine_error(namespace: &Namespace, refusal: Refusal) -> Error {
     match refusal {
         Refusal::Engine(error) => error,
-        Refusal::Document { error, .. } => {
-            write_failure(&namespace.to_string(), &error).as_reason(Reason::WriteRefused)
-        }
+        Refusal::Document { error, .. } => refused(namespace, &error),
     }
+}
+
+/// What passes by itself, such as a primary that steps down between two documents, is no refusal.
+fn refused(namespace: &Namespace, error: &WriteError) -> Error {
+    let failure = write_failure(&namespace.to_string(), error);
+    if failure.class() == Class::Transient { failure } else { failure.as_reason(Reason::WriteRefused) }
 }
 
 /// Plain inserts; documents that an insert would change go as literal upserts of their own.
@@ -390,4 +394,18 @@ fn by_size<'a, 'b>(documents: &'b [&'a [u8]]) -> impl Iterator<Item = &'b [&'a [
         rest = later;
         (!now.is_empty()).then_some(now)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_passes_by_itself_is_no_refusal() {
+        let of =
+            |code| refused(&Namespace::new("d", "c"), &WriteError { index: 0, code, words: "no".to_owned() });
+        assert_eq!(of(10107).class(), Class::Transient);
+        assert_eq!(of(189).class(), Class::Transient);
+        assert_eq!(of(121).reason(), Reason::WriteRefused);
+    }
 }

@@ -30,7 +30,7 @@ pub async fn request(ctx: &Context) -> Result<CompletionRecord> {
     Ok(CompletionRecord { requested_at, fence: Some(fence), ..CompletionRecord::default() })
 }
 
-/// Go back to streaming.
+/// Forget the fence and go back to streaming.
 pub async fn abort(ctx: &Context) -> Result<()> {
     let set = doc! {"stage": stage_name(Stage::Streaming), "completion": null};
     ctx.store.write(vec![ctx.store.update_sync(set)?]).await?;

@@ -88,11 +88,11 @@ impl Endpoint {
         self.read.clone()
     }
 
-    /// The same end, read from its primary where there is one: what a member that lags, or that was filled anew, does
-    /// not show.
+    /// The same end, read from its primary, which is waited for: a member that lags, or that was filled anew, does not show
+    /// what there is.
     #[must_use]
     pub fn at_primary(&self) -> Self {
-        Self { read: criteria(ReadPreference::PrimaryPreferred), ..self.clone() }
+        Self { read: criteria(ReadPreference::Primary), ..self.clone() }
     }
 
     /// A command on the primary.

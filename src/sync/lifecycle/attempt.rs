@@ -256,7 +256,8 @@ impl Attempt<'_> {
             if matches!(course, Course::Restore | Course::Done) {
                 return Ok(Outcome::Again);
             }
-            if course == Course::Rest && clones(stage, restart) && stage != Some(Stage::Cloning) {
+            if course == Course::Rest && clones(stage, restart) && (restart || stage != Some(Stage::Cloning))
+            {
                 self.publisher.enter(Phase::Paused, "paused before the clone begins");
                 self.rest(desired, |wanted| wanted.state != DesiredState::Paused).await?;
                 continue;

@@ -26,6 +26,7 @@ pub fn course(stage: Option<Stage>, wanted: DesiredState, restart: bool) -> Cour
         // A plan fixes the place from which the stream is read: a rest would let the oplog pass it.
         None | Some(Stage::Planning) if wanted == DesiredState::Paused => Course::Rest,
         None | Some(Stage::Planning) => Course::Plan,
+        Some(_) if restart && wanted == DesiredState::Paused => Course::Rest,
         Some(_) if restart => Course::Plan,
         Some(Stage::Completed) => Course::Done,
         Some(Stage::Restoring) => Course::Restore,
@@ -228,8 +229,8 @@ mod tests {
         }
 
         #[test]
-        fn nothing_runs_while_a_rest_is_wanted(stage in stage()) {
-            prop_assert!(!matches!(course(stage, DesiredState::Paused, false), Course::Run | Course::Plan));
+        fn nothing_runs_while_a_rest_is_wanted(stage in stage(), restart in any::<bool>()) {
+            prop_assert!(!matches!(course(stage, DesiredState::Paused, restart), Course::Run | Course::Plan));
         }
 
         #[test]

@@ -61,19 +61,25 @@ async fn take(store: &Store, holder: &Holder, session: &Document) -> Result<(i64
         })?;
         return Ok((epoch + 1, former.get("session").cloned()));
     }
+    // The target's time, in milliseconds: where the state was deleted and begins anew, the epochs of before, which an owner
+    // that froze then may still hold, must not come again.
+    let first = doc! {"$toLong": "$$NOW"};
     let create = doc! {
-        "update": OWNERS,
-        "updates": [{
-            "q": {"_id": store.sync(), "epoch": {"$exists": false}},
-            "u": [{"$set": fields(Bson::Int64(1))}], "upsert": true,
-        }],
+        "findAndModify": OWNERS,
+        "query": {"_id": store.sync(), "epoch": {"$exists": false}},
+        "update": [{"$set": fields(first.into())}],
+        "upsert": true,
+        "new": true,
         "writeConcern": {"w": "majority"},
     };
-    let reply = target.command(store.db(), create).await?;
-    match super::transaction::write_error(&reply) {
-        None => Ok((1, None)),
-        Some(error) if error.code == failure::DUPLICATE_KEY => Err(held(store).await),
-        Some(error) => Err(super::transaction::write_failure("the owner document", &error)),
+    match target.command(store.db(), create).await {
+        Ok(reply) => {
+            let epoch = reply.get_document("value").ok().and_then(|owner| owner.get_i64("epoch").ok());
+            let unread = || Error::new(Reason::Internal, "the owner document was created without an epoch");
+            Ok((epoch.ok_or_else(unread)?, None))
+        }
+        Err(error) if error.code() == Some(failure::DUPLICATE_KEY) => Err(held(store).await),
+        Err(error) => Err(error.context("the owner document")),
     }
 }
 
