@@ -168,8 +168,7 @@ impl EndpointMaterial {
         let certificate = refs.tls.and_then(|tls| tls.client_cert_secret_ref.as_ref());
         let certificate = certificate.map(|secret| Certificate::resolve(secret, fetched)).transpose()?;
         let compression = refs.compressors.iter().copied().map(compression).collect();
-        let read_preference = refs.read_preference;
-        let tls = refs.tls.is_some();
+        let (read_preference, tls) = (refs.read_preference, refs.tls.is_some());
         Ok(Self { origin, uri, confidential, login, tls, ca, certificate, compression, read_preference })
     }
 
